@@ -1,0 +1,126 @@
+"""The tree of failures a client can see, and the one function that renders them.
+
+    GatewayError
+    ├── BadRequest            the client's mistake: 4xx, never worth a retry as it is
+    │   ├── UnsupportedMedia  415
+    │   ├── BodyTooLarge      413
+    │   ├── NotFound          404  (UnknownModel, UnknownRoute)
+    │   ├── MethodNotAllowed  405
+    │   └── Unauthorized      401
+    ├── NoCapacity            503  (NoReplica, Draining): retry later
+    ├── UpstreamFailed        502  (UpstreamTimeout 504): the engine did not answer as it should
+    └── OperatorFault         500: our own defect
+
+Each class fixes status, OpenAI type, code and whether a retry is safe. Never imports a room.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import msgspec
+
+Headers = list[tuple[bytes, bytes]]
+"""Header names in lower case and values, as ASGI and the wire take them."""
+
+
+class GatewayError(Exception):
+    """A failure with a sentence for the client. `param` names the request field at fault, where there is one."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "internal_error"
+    code: ClassVar[str | None] = "internal_error"
+    is_retry_safe: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    def body(self) -> bytes:
+        """The OpenAI error object, as JSON."""
+        fields = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return msgspec.json.encode({"error": fields})
+
+
+class BadRequest(GatewayError):
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+
+
+class UnsupportedMedia(BadRequest):
+    status = 415
+    code = "unsupported_content_type"
+
+
+class BodyTooLarge(BadRequest):
+    status = 413
+    code = "request_too_large"
+
+
+class NotFound(BadRequest):
+    status = 404
+    code = "not_found"
+
+
+class UnknownModel(NotFound):
+    code = "model_not_found"
+
+
+class UnknownRoute(NotFound):
+    code = "route_not_found"
+
+
+class MethodNotAllowed(BadRequest):
+    status = 405
+    code = "method_not_allowed"
+
+
+class Unauthorized(BadRequest):
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class NoCapacity(GatewayError):
+    status = 503
+    type = "service_unavailable"
+    code = "no_capacity"
+    is_retry_safe = True
+
+
+class NoReplica(NoCapacity):
+    code = "no_replica"
+
+
+class Draining(NoCapacity):
+    code = "draining"
+
+
+class UpstreamFailed(GatewayError):
+    status = 502
+    type = "upstream_error"
+    code = "engine_failed"
+
+
+class UpstreamTimeout(UpstreamFailed):
+    status = 504
+    code = "engine_timeout"
+
+
+class OperatorFault(GatewayError):
+    pass
+
+
+def render(error: GatewayError, extra: Sequence[tuple[bytes, bytes]] = ()) -> tuple[int, Headers, bytes]:
+    """Status, headers and body of an error answer that the gateway itself gives; `extra` headers come last."""
+    body = error.body()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-gateway-error-origin", b"gateway"),
+    ]
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", str(error.retry_after_s).encode()))
+    return error.status, [*headers, *extra], body
