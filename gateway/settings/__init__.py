@@ -1,0 +1,34 @@
+"""The options of the program: one frozen, typed tree, read once at start. Imports no other room."""
+
+from gateway.settings.load import for_checkpoint, for_demo, load
+from gateway.settings.problems import Problem, SettingsError
+from gateway.settings.tree import (
+    AdminSettings,
+    AuthSettings,
+    EngineSettings,
+    ModelSettings,
+    ServerSettings,
+    Settings,
+    ShadowSettings,
+    StateSettings,
+    VersionSettings,
+    normalise_split,
+)
+
+__all__ = [
+    "AdminSettings",
+    "AuthSettings",
+    "EngineSettings",
+    "ModelSettings",
+    "Problem",
+    "ServerSettings",
+    "Settings",
+    "SettingsError",
+    "ShadowSettings",
+    "StateSettings",
+    "VersionSettings",
+    "for_checkpoint",
+    "for_demo",
+    "load",
+    "normalise_split",
+]

@@ -1,0 +1,159 @@
+"""What settings mean together, and what this release cannot do yet.
+
+Works on the plain data before it becomes a tree, and steps over anything of the wrong type, so that one reading
+finds every problem at once. Looks at folders, changes nothing.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gateway.settings.problems import Location
+from gateway.settings.tree import AdminSettings, normalise_split
+
+Finding = tuple[Location, str]
+
+NOT_YET: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    (
+        "server.relays",
+        lambda n: str(n).isdigit() and int(n) > 1,
+        "more than one relay is not possible yet; leave it at 1",
+    ),
+    ("state.url", lambda url: _has_scheme(url, "redis", "rediss"), "Redis is not possible yet; use sqlite:///FILE"),
+    (
+        "auth.required",
+        lambda on: str(on).lower() in ("true", "1", "yes", "on"),
+        "client keys are not possible yet; leave it false",
+    ),
+    ("models.*.shadow", bool, "shadow traffic is not possible yet; remove it"),
+    ("models.*.versions.*.endpoints", bool, "engines elsewhere are not possible yet; give a checkpoint folder"),
+    (
+        "models.*.versions.*.checkpoint",
+        lambda url: _has_scheme(url, "hf", "s3", "gs"),
+        "remote checkpoints are not possible yet; download it and give the folder",
+    ),
+    (
+        "models.*.versions.*.adapters.*",
+        lambda url: _has_scheme(url, "hf", "s3", "gs"),
+        "remote adapters are not possible yet; download it and give the folder",
+    ),
+)
+"""What the contract names and this release lacks. Delete the row with the change that brings it."""
+
+
+def find_problems(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """Everything wrong between values of `data`, whose folders are absolute already and sections complete."""
+    yield from _check_not_yet(data)
+    yield from _check_admin(data)
+    yield from _check_state(data)
+    models = list(_find(data, "models.*"))
+    yield from _check_unique(models)
+    for location, model in models:
+        yield from _check_model(location, model)
+
+
+def _check_not_yet(data: Mapping[str, Any]) -> Iterator[Finding]:
+    for pattern, is_refused, message in NOT_YET:
+        for location, value in _find(data, pattern):
+            if is_refused(value):
+                yield location, message
+
+
+def _check_admin(data: Mapping[str, Any]) -> Iterator[Finding]:
+    admin = data.get("admin")
+    if not isinstance(admin, dict) or admin.get("key"):
+        return
+    host = admin.get("host", AdminSettings().host)
+    if isinstance(host, str) and not _is_loopback(host):
+        variable = admin.get("key_env", AdminSettings().key_env)
+        message = f"{host} can be reached from elsewhere, so a key is needed: set {variable}, or use 127.0.0.1"
+        yield ("admin", "host"), message
+
+
+def _check_state(data: Mapping[str, Any]) -> Iterator[Finding]:
+    for location, url in _find(data, "state.url"):
+        if isinstance(url, str) and not re.match(r"sqlite:///.|rediss?://.", url):
+            yield location, "should be sqlite:///FILE"
+
+
+def _check_model(location: Location, model: Any) -> Iterator[Finding]:
+    versions = list(_find(model, "versions.*"))
+    yield from ((location + place, message) for place, message in _check_unique(versions))
+    names = [version["name"] for _, version in versions if _has_name(version)]
+    if split := _find_numbers(model, "split"):
+        try:
+            normalise_split(split, names)
+        except ValueError as error:
+            yield (*location, "split"), str(error)
+    for place, version in versions:
+        if isinstance(version, dict):
+            yield from ((location + place + inner, message) for inner, message in _check_version(version))
+
+
+def _check_version(version: dict[str, Any]) -> Iterator[Finding]:
+    checkpoint, endpoints = version.get("checkpoint"), version.get("endpoints")
+    if checkpoint and endpoints:
+        yield ("endpoints",), "give a checkpoint or endpoints, not both"
+    if not checkpoint and not endpoints and version.get("engine") != "simulated":
+        yield (), "needs a checkpoint folder"
+    for pattern in ("checkpoint", "adapters.*"):
+        for place, folder in _find(version, pattern):
+            if isinstance(folder, str) and "://" not in folder and not Path(folder).is_dir():
+                what = "is not a folder" if Path(folder).exists() else "there is no such folder"
+                yield place, f"{what}: {folder}"
+    for place, prompt in _find(version, "defaults.system_prompt"):
+        if not isinstance(prompt, str):
+            yield place, "should be text"
+
+
+def _check_unique(items: list[tuple[Location, Any]]) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for location, item in items:
+        if _has_name(item):
+            if item["name"] in seen:
+                yield (*location, "name"), f"there are two called {item['name']!r}"
+            seen.add(item["name"])
+
+
+def _find(data: Any, pattern: str) -> Iterator[tuple[Location, Any]]:
+    """Every value in `data` at a dotted pattern, where `*` stands for all items of a list or keys of a mapping."""
+    first, _, rest = pattern.partition(".")
+    children: Iterator[tuple[Any, Any]] = iter(())
+    if isinstance(data, dict):
+        children = iter(data.items())
+    elif isinstance(data, list | tuple):
+        children = enumerate(data)
+    for key, value in children:
+        if value is not None and first in ("*", key):
+            if rest:
+                yield from (((key, *place), found) for place, found in _find(value, rest))
+            else:
+                yield (key,), value
+
+
+def _find_numbers(data: Any, key: str) -> dict[str, float]:
+    value = data.get(key) if isinstance(data, dict) else None
+    if isinstance(value, dict) and all(isinstance(k, str) and _is_number(v) for k, v in value.items()):
+        return value
+    return {}
+
+
+def _has_name(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("name"), str)
+
+
+def _has_scheme(value: Any, *schemes: str) -> bool:
+    return isinstance(value, str) and value.partition("://")[0].lower() in schemes and "://" in value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

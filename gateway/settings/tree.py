@@ -1,0 +1,251 @@
+"""The settings tree: every option with its type, its one default and its meaning.
+
+Owns what a single value may be. What values mean together is checked in `checks`; files, flags and variables are
+read in `load`. Nothing here touches the disk.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SecretStr,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+NOT_IN_FILE = frozenset({("path",), ("admin", "key")})
+"""Fields that the program fills in itself; a file that sets them has an unknown key."""
+
+_SIZE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def _read_size(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
+    if not found or found[2] not in _SIZE_UNITS:
+        raise ValueError(f"should be a number of bytes or a size like 64MiB, got {value!r}")
+    return int(float(found[1]) * _SIZE_UNITS[found[2]])
+
+
+def _read_variable(value: object) -> object:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number else value
+
+
+def _read_sticky_key(value: str) -> str:
+    key = value.lower()
+    if key not in ("user", "api_key", "client_ip") and not re.fullmatch(r"header:[a-z0-9!#$%&'*+.^_`|~-]+", key):
+        raise ValueError(f"should be user, api_key, client_ip or header:NAME, got {value!r}")
+    return key
+
+
+def _match(pattern: str, meaning: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"should be {meaning}, got {value!r}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _require_some(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not value:
+        raise ValueError("needs at least one")
+    return value
+
+
+ModelName = Annotated[
+    str, _match(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}", "letters, digits and . _ - / beginning with a letter or digit")
+]
+PartName = Annotated[
+    str, _match(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", "letters, digits and . _ - beginning with a letter or digit")
+]
+VariableName = Annotated[str, _match(r"[A-Za-z_][A-Za-z0-9_]*", "letters, digits and _ not beginning with a digit")]
+StickyKey = Annotated[str, BeforeValidator(lambda value: _read_sticky_key(value) if isinstance(value, str) else value)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+Size = Annotated[int, BeforeValidator(_read_size), Field(ge=1)]
+Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+class Section(BaseModel):
+    """Base of every part of the tree: frozen, no unknown keys, and a key without a value counts as absent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, data: Any) -> Any:
+        return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_for_number(cls, value: object, info: ValidationInfo) -> object:
+        field = cls.model_fields[info.field_name or ""]
+        if isinstance(value, bool) and field.annotation in (int, float):
+            raise ValueError(f"should be a number, got {str(value).lower()}")
+        return value
+
+
+class ServerSettings(Section):
+    """The public port and the limits every request there lives under."""
+
+    host: Text = Field(default="0.0.0.0", description="Address the public port listens on.")  # noqa: S104, public is its purpose
+    port: Port = Field(default=8000, description="Public port; 0 takes any free one.")
+    relays: int = Field(default=1, ge=1, description="Processes that answer the public port.")
+    max_body_bytes: Size = Field(
+        default=64 * 2**20, description="Largest request body, a number of bytes or a size (`64MiB`)."
+    )
+    drain_grace_s: float = Field(default=30.0, ge=0, description="How long running answers may go on after SIGTERM.")
+    first_byte_timeout_s: Seconds = Field(
+        default=600.0, description="An engine must begin its answer within this time."
+    )
+    idle_timeout_s: Seconds = Field(default=120.0, description="Longest silence inside an answer that has begun.")
+    access_log: bool = Field(default=True, description="Write one line per request.")
+
+
+class AdminSettings(Section):
+    """The admin port."""
+
+    host: Text = Field(
+        default="127.0.0.1", description="Address the admin port listens on; anything but loopback needs an admin key."
+    )
+    port: Port = Field(default=9000, description="Admin port; 0 takes any free one.")
+    key_env: VariableName = Field(
+        default="GATEWAY_ADMIN_KEY", description="Environment variable that holds the admin key."
+    )
+    key: SecretStr | None = Field(default=None, description="The admin key, read from the variable named by `key_env`.")
+
+
+class StateSettings(Section):
+    """Where changes made at run time are kept."""
+
+    url: Text = Field(
+        default="sqlite:///var/lib/gateway/state.db",
+        description="`sqlite:///FILE`, an absolute path, or `redis://HOST:PORT/DB`.",
+    )
+
+
+class AuthSettings(Section):
+    """Who may call the public port."""
+
+    required: bool = Field(default=False, description="Ask every `/v1` call for a known key.")
+
+
+class EngineSettings(Section):
+    """How engines of this host are started."""
+
+    runtime_dir: Path | None = Field(
+        default=None, description="Folder for engine sockets and logs; without it a private temporary folder is made."
+    )
+    fork: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="Fork engines from one process that has loaded vLLM once; `auto` does so on CPU only.",
+    )
+    start_timeout_s: Seconds = Field(default=900.0, description="An engine must be ready within this time.")
+
+
+class ShadowSettings(Section):
+    """A copy of some requests for another version, whose answers no client sees."""
+
+    version: PartName = Field(description="Version that gets the copies.")
+    percent: float = Field(ge=0, le=100, description="Share of the requests that is copied, 0 to 100.")
+
+
+class VersionSettings(Section):
+    """One set of weights and settings behind a model."""
+
+    name: PartName = Field(description="Name of the version: letters, digits, `.`, `_`, `-`.")
+    checkpoint: Text | None = Field(
+        default=None,
+        description="Checkpoint folder; relative to the file, `~` is the home folder. Not with `endpoints`.",
+    )
+    adapters: dict[PartName, Text] = Field(
+        default={},
+        description="LoRA adapters by name: folders, found like `checkpoint`.",
+        examples=[{"colours": "DIR"}],
+    )
+    engine: Literal["vllm", "simulated"] = Field(
+        default="vllm", description="What runs the version; `simulated` answers made-up text and needs no checkpoint."
+    )
+    engine_args: dict[str, JsonValue] = Field(
+        default={}, description="Any flag of the engine, passed through unchanged."
+    )
+    speculative: dict[str, JsonValue] | None = Field(
+        default=None,
+        description="Speculative decoding, as the engine takes it (`method`, `num_speculative_tokens`, ...).",
+    )
+    replicas: int = Field(default=1, ge=1, description="Engines that serve this version.")
+    defaults: dict[str, JsonValue] = Field(
+        default={}, description="Request fields filled in where the client is silent, and `system_prompt`."
+    )
+    endpoints: tuple[Text, ...] = Field(default=(), description="Addresses of engines that somebody else runs.")
+    env: dict[VariableName, Annotated[str, BeforeValidator(_read_variable)]] = Field(
+        default={}, description="Environment variables for this version's engines."
+    )
+
+
+class ModelSettings(Section):
+    """A public name that clients ask for, and the versions behind it."""
+
+    name: ModelName = Field(description="Public name: letters, digits, `.`, `_`, `-`, `/`.")
+    sticky_by: Annotated[tuple[StickyKey, ...], AfterValidator(_require_some)] = Field(
+        default=("header:x-session-id", "user", "api_key", "client_ip"),
+        description="What keeps a client on one version, the first that a request has: "
+        "`header:NAME`, `user`, `api_key`, `client_ip`.",
+    )
+    versions: Annotated[tuple[VersionSettings, ...], AfterValidator(_require_some)] = Field(
+        description="The versions, at least one."
+    )
+    split: dict[PartName, float] = Field(
+        default={},
+        validate_default=True,
+        description="Weights of the versions, normalised to fractions; a version left out gets none. "
+        "Without it all versions get the same.",
+    )
+    shadow: ShadowSettings | None = Field(default=None, description="Copy some requests to another version.")
+
+    @field_validator("split")
+    @classmethod
+    def _normalise_split(cls, split: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        versions: tuple[VersionSettings, ...] = info.data.get("versions", ())
+        return normalise_split(split, [version.name for version in versions]) if versions else split
+
+
+class Settings(Section):
+    """Everything the program can be told. Built by `load` only, which also checks what values mean together."""
+
+    server: ServerSettings = Field(default=ServerSettings(), description="The public port.")
+    admin: AdminSettings = Field(default=AdminSettings(), description="The admin port.")
+    state: StateSettings = Field(default=StateSettings(), description="Where run-time changes are kept.")
+    auth: AuthSettings = Field(default=AuthSettings(), description="Who may call.")
+    engines: EngineSettings = Field(default=EngineSettings(), description="How engines are started.")
+    models: tuple[ModelSettings, ...] = Field(default=(), description="The models served.")
+    path: Path | None = Field(default=None, description="The file these settings were read from.")
+
+
+def normalise_split(split: dict[str, float], names: list[str]) -> dict[str, float]:
+    """Turn weights into fractions over all `names`; an empty split is an equal one.
+
+    Raises ValueError, in words for the user, for unknown names, negative weights and all-zero splits.
+    """
+    unknown = [name for name in split if name not in names]
+    if unknown:
+        raise ValueError(f"no version is called {', '.join(unknown)}; there are {', '.join(names)}")
+    weights = split or dict.fromkeys(names, 1.0)
+    if not all(0 <= weight < float("inf") for weight in weights.values()):
+        raise ValueError("weights must be numbers from 0 up")
+    total = sum(weights.values())
+    if not 0 < total < float("inf"):
+        raise ValueError("at least one version needs a weight above 0")
+    return {name: weights.get(name, 0.0) / total for name in names}
