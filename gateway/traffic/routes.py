@@ -1,0 +1,117 @@
+"""Route snapshots: what a relay needs to know to place a request, and nothing else.
+
+Control builds a new `Routes` for every change and puts it on the `RouteBoard`; relays read `board.routes` once per
+request and never change it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gateway.errors import BadRequest, UnknownModel
+from gateway.fleet.replica import Replica
+from gateway.traffic.split import Split
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRoute:
+    """One version as relays see it.
+
+    `defaults` are request fields filled in where the client is silent, values as raw JSON. `state` says, for people,
+    why there are no replicas when there are none.
+    """
+
+    name: str
+    replicas: tuple[Replica, ...] = ()
+    adapters: frozenset[str] = frozenset()
+    defaults: Mapping[str, bytes] = field(default_factory=dict)
+    system_prompt: str | None = None
+    state: str = "starting"
+    max_model_len: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRoute:
+    """A public name, its versions, and how requests are split over them."""
+
+    name: str
+    versions: Mapping[str, VersionRoute]
+    split: Split
+    sticky_by: tuple[str, ...] = ()
+    created: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The model and version a request goes to; `public_name` is the id that the client asked for."""
+
+    model: ModelRoute
+    version: VersionRoute
+    public_name: str
+    adapter: str | None
+
+    @property
+    def engine_name(self) -> str:
+        """The name under which the engine serves this target."""
+        if self.adapter is None:
+            return self.model.name
+        return f"{self.model.name}:{self.version.name}+{self.adapter}"
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """One consistent picture of all models. `is_draining` means: no new request is taken."""
+
+    models: Mapping[str, ModelRoute] = field(default_factory=dict)
+    is_draining: bool = False
+
+    def public_names(self) -> list[str]:
+        """Every id a client may ask for: models, then their versions and adapters."""
+        names: list[str] = []
+        for model in self.models.values():
+            names.append(model.name)
+            for version in model.versions.values():
+                names.append(f"{model.name}:{version.name}")
+                names += [f"{model.name}:{version.name}+{adapter}" for adapter in sorted(version.adapters)]
+        return names
+
+    def resolve(self, public_name: str, pinned: str | None, sticky_key: bytes) -> Target:
+        """Find the target of `public_name` (`m`, `m:v` or `m:v+a`), with `pinned` as the version header's value.
+
+        Raises UnknownModel for names nobody serves and BadRequest for a pin that contradicts the name.
+        """
+        model_name, _, rest = public_name.partition(":")
+        version_name, _, adapter = rest.partition("+")
+        model = self.models.get(model_name)
+        if model is None:
+            raise self._unknown(public_name)
+        if pinned and version_name and pinned != version_name:
+            message = (
+                f"The header x-gateway-version asks for {pinned!r}, the model name for {version_name!r}: drop one."
+            )
+            raise BadRequest(message, param="model")
+        if ":" in public_name and not version_name:
+            raise self._unknown(public_name)
+        chosen = version_name or pinned or model.split.choose(sticky_key)
+        version = model.versions.get(chosen)
+        if version is None:
+            raise self._unknown(f"{model_name}:{chosen}")
+        if "+" in rest and adapter not in version.adapters:
+            raise self._unknown(public_name)
+        return Target(model, version, public_name, adapter or None)
+
+    def _unknown(self, name: str) -> UnknownModel:
+        known = self.public_names()
+        shown = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
+        message = f"The model {name[:200]!r} does not exist. Ask for one of: {shown or '(no model is configured)'}."
+        return UnknownModel(message, param="model")
+
+
+class RouteBoard:
+    """Holds the current snapshot. One writer: control."""
+
+    def __init__(self, routes: Routes | None = None) -> None:
+        self.routes = routes or Routes()
+
+    def publish(self, routes: Routes) -> None:
+        """Replace the snapshot; requests already placed keep the one they read."""
+        self.routes = routes
