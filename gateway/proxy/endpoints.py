@@ -1,0 +1,44 @@
+"""The engine routes that are relayed, and what is particular to each. Any other path is not relayed."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """How one relayed route is treated.
+
+    `system_field` is the request field a version's system prompt goes into. `can_report_usage`: the route has
+    `stream_options`, so usage can be asked for. `last_events` are the starts of events that end a stream in order;
+    `error_style` is the shape of the error event that ends a broken one.
+    """
+
+    path: str
+    is_generation: bool = True
+    system_field: Literal["messages", "instructions", "system"] | None = None
+    can_report_usage: bool = False
+    last_events: tuple[bytes, ...] = (b"data: [DONE]",)
+    error_style: Literal["openai", "responses", "anthropic"] = "openai"
+
+
+_RESPONSES_ENDS = (
+    b"event: response.completed",
+    b"event: response.incomplete",
+    b"event: response.failed",
+    b"event: error",
+)
+_MESSAGES_ENDS = (b"event: message_stop", b"event: error")
+_ALL = (
+    Endpoint("/v1/chat/completions", system_field="messages", can_report_usage=True),
+    Endpoint("/v1/completions", can_report_usage=True),
+    Endpoint("/v1/responses", system_field="instructions", last_events=_RESPONSES_ENDS, error_style="responses"),
+    Endpoint("/v1/messages", system_field="system", last_events=_MESSAGES_ENDS, error_style="anthropic"),
+    Endpoint("/v1/messages/count_tokens", is_generation=False, system_field="system", error_style="anthropic"),
+    Endpoint("/v1/embeddings", is_generation=False),
+    Endpoint("/v1/chat/completions/render", system_field="messages"),
+    Endpoint("/v1/completions/render"),
+    Endpoint("/tokenize", is_generation=False, system_field="messages"),
+    Endpoint("/detokenize", is_generation=False),
+)
+
+ENDPOINTS = {endpoint.path: endpoint for endpoint in _ALL}

@@ -1,0 +1,147 @@
+"""Server-sent events on their way through: whole events, usage hidden from clients that did not ask, broken ends told.
+
+Bytes that need no change are passed on as the very object that came in. Needles such as `"usage":` are searched in the
+raw bytes: inside a JSON string their quotes would be escaped, so a hit is a key.
+"""
+
+import msgspec
+
+from gateway.errors import GatewayError, UpstreamFailed
+from gateway.proxy.endpoints import Endpoint
+
+_MAX_EVENT_BYTES = 64 * 1024 * 1024
+_USAGE_KEY = b'"usage":'
+_NO_CHOICES = b'"choices":[]'
+
+
+class Usage(msgspec.Struct):
+    """Token counts as engines report them; the two naming habits of the field in one."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    @property
+    def tokens_in(self) -> int:
+        """Prompt tokens."""
+        return self.prompt_tokens or self.input_tokens
+
+    @property
+    def tokens_out(self) -> int:
+        """Generated tokens."""
+        return self.completion_tokens or self.output_tokens
+
+
+class _Response(msgspec.Struct):
+    usage: Usage | None = None
+
+
+class _Envelope(msgspec.Struct):
+    usage: Usage | None = None
+    response: _Response | None = None
+
+
+_envelope_decoder = msgspec.json.Decoder(_Envelope)
+
+
+def read_usage(document: bytes) -> Usage | None:
+    """The usage that a JSON answer (or one event's data) reports, if any."""
+    try:
+        envelope = _envelope_decoder.decode(document)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return envelope.usage or (envelope.response.usage if envelope.response else None)
+
+
+class Renaming:
+    """Puts the public name where the engine wrote its own; only the first `model` of a document is touched."""
+
+    def __init__(self, engine_name: str, public_name: str) -> None:
+        old, new = msgspec.json.encode(engine_name), msgspec.json.encode(public_name)
+        self._pairs = tuple((b'"model":' + gap + old, b'"model":' + gap + new) for gap in (b"", b" "))
+
+    def apply(self, document: bytes) -> bytes:
+        """`document` with its first `model` renamed."""
+        for old, new in self._pairs:
+            if old in document:
+                return document.replace(old, new, 1)
+        return document
+
+
+class EventStream:
+    """One event stream being relayed. `feed` it what comes; it gives back what may go on to the client.
+
+    `usage` holds the last usage seen; `has_ended` tells whether the stream's own last event has passed.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, hides_usage: bool, renaming: Renaming | None = None) -> None:
+        self.usage: Usage | None = None
+        self.has_ended = False
+        self._last_events = endpoint.last_events
+        self._hides_usage = hides_usage
+        self._renaming = renaming
+        self._rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes cut anywhere; returns whole events, or b"" while one is incomplete.
+
+        Raises UpstreamFailed when one event passes 64 MiB.
+        """
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        if not data.endswith((b"\n\n", b"\r\n\r\n")):
+            end = _last_event_end(data)
+            data, self._rest = data[:end], data[end:]
+            if len(self._rest) > _MAX_EVENT_BYTES:
+                raise UpstreamFailed("The engine sent a single event of more than 64 MiB.")
+            if not data:
+                return b""
+        if self._renaming is not None or _USAGE_KEY in data:
+            data = b"".join(self._pass(event) for event in _split_events(data))
+        self._note_end(data)
+        return data
+
+    def flush(self) -> bytes:
+        """What was held back when the stream ended: an event without its blank line, or nothing."""
+        rest, self._rest = self._rest, b""
+        return rest
+
+    def _pass(self, event: bytes) -> bytes:
+        if _USAGE_KEY in event:
+            self.usage = read_usage(_event_data(event)) or self.usage
+            if self._hides_usage and _NO_CHOICES in event:
+                return b""
+        return event if self._renaming is None else self._renaming.apply(event)
+
+    def _note_end(self, events: bytes) -> None:
+        if not self.has_ended:
+            self.has_ended = any(events.startswith(last) or b"\n" + last in events for last in self._last_events)
+
+
+def error_event(error: GatewayError, endpoint: Endpoint) -> bytes:
+    """The bytes that end a broken stream, in the manner of its protocol."""
+    if endpoint.error_style == "openai":
+        return b"data: " + error.body() + b"\n\ndata: [DONE]\n\n"
+    if endpoint.error_style == "anthropic":
+        body = msgspec.json.encode({"type": "error", "error": {"type": "api_error", "message": error.message}})
+    else:
+        body = msgspec.json.encode({"type": "error", "code": error.code, "message": error.message, "param": None})
+    return b"event: error\ndata: " + body + b"\n\n"
+
+
+def _last_event_end(data: bytes) -> int:
+    ends = (data.rfind(blank) + len(blank) if blank in data else 0 for blank in (b"\n\n", b"\r\n\r\n"))
+    return max(ends)
+
+
+def _split_events(data: bytes) -> list[bytes]:
+    """Whole events with their blank lines."""
+    blank = b"\r\n\r\n" if b"\r\n\r\n" in data else b"\n\n"
+    return [event + blank for event in data.split(blank) if event]
+
+
+def _event_data(event: bytes) -> bytes:
+    lines = (line.removeprefix(b"data:") for line in event.splitlines() if line.startswith(b"data:"))
+    return b"\n".join(lines)

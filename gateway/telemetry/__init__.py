@@ -1,0 +1,1 @@
+"""Every log field and its form. Imports no room above."""

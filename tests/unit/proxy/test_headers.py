@@ -1,0 +1,45 @@
+import pytest
+
+from gateway.proxy.headers import for_client, for_engine, request_id
+
+
+@pytest.mark.parametrize("offered", [b"abc", b"a.b_c-d:9", b"x" * 128])
+def test_a_sane_request_id_is_kept(offered: bytes) -> None:
+    assert request_id(offered) == offered.decode()
+
+
+@pytest.mark.parametrize("offered", [None, b"", b" a", b"a b", b"x" * 129, b"\xc3\xa4", b"a\nb", b'a"b', b"-a"])
+def test_any_other_is_replaced_by_a_new_one(offered: bytes | None) -> None:
+    made = request_id(offered)
+    assert len(made) == 32
+    assert made != request_id(offered)
+
+
+def test_secrets_and_framing_stay_out_of_the_engine() -> None:
+    client = [
+        (b"authorization", b"Bearer secret"),
+        (b"cookie", b"secret"),
+        (b"x-api-key", b"secret"),
+        (b"transfer-encoding", b"chunked"),
+        (b"host", b"public"),
+        (b"accept", b"text/event-stream"),
+        (b"traceparent", b"00-1-2-3"),
+    ]
+    assert for_engine(client, "id1") == [
+        (b"accept", b"text/event-stream"),
+        (b"traceparent", b"00-1-2-3"),
+        (b"content-type", b"application/json"),
+        (b"x-request-id", b"id1"),
+    ]
+
+
+def test_the_client_gets_what_belongs_to_the_answer() -> None:
+    engine = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"10"),
+        (b"connection", b"close"),
+        (b"server", b"uvicorn"),
+        (b"transfer-encoding", b"chunked"),
+        (b"x-engine", b"1"),
+    ]
+    assert for_client(engine) == [(b"content-type", b"application/json"), (b"x-engine", b"1")]
