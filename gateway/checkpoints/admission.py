@@ -1,0 +1,102 @@
+"""Admission: whether a folder can be served, and in words why not. Reads headers and samples, starts nothing."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.checkpoints.contents import Contents, read_contents
+from gateway.checkpoints.findings import Finding, error
+from gateway.checkpoints.manifest import Manifest, describe
+from gateway.checkpoints.rules.adapter import judge_adapter
+from gateway.checkpoints.rules.architecture import judge_architecture
+from gateway.checkpoints.rules.generation import judge_generation
+from gateway.checkpoints.rules.mounting import judge_mounting
+from gateway.checkpoints.rules.processors import judge_processors
+from gateway.checkpoints.rules.samples import judge_samples, judge_tied_head
+from gateway.checkpoints.rules.shapes import judge_shapes
+from gateway.checkpoints.rules.vocabulary import judge_vocabulary
+
+_ORDER = ("error", "warning", "note")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a folder is and what is wrong with it, errors first. `base` is set if an adapter was checked over it."""
+
+    manifest: Manifest
+    findings: tuple[Finding, ...]
+    base: Path | None = None
+
+    @property
+    def has_errors(self) -> bool:
+        """True if something keeps the folder from being served."""
+        return any(finding.severity == "error" for finding in self.findings)
+
+    @property
+    def is_servable(self) -> bool:
+        """True if an engine may be started for it: a sound checkpoint, or a sound adapter over its sound base."""
+        is_whole = self.manifest.kind == "checkpoint" or (self.manifest.kind == "adapter" and self.base is not None)
+        return is_whole and not self.has_errors
+
+    def reason(self) -> str:
+        """Why it cannot be served, on one line with what to do; empty if it can."""
+        if self.is_servable:
+            return ""
+        if not self.has_errors:
+            path = self.manifest.path
+            return f"{path} is a LoRA adapter: give its base as the checkpoint, and this folder under `adapters`"
+        return str(next(finding for finding in self.findings if finding.severity == "error"))
+
+    def to_dict(self) -> dict[str, object]:
+        """The report as plain data."""
+        return {
+            "is_servable": self.is_servable,
+            "reason": self.reason(),
+            "manifest": self.manifest.to_dict(),
+            "base": None if self.base is None else str(self.base),
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
+
+
+def check(path: Path, base: Path | None = None) -> Report:
+    """Say whether the folder can be served; an adapter over `base`, if given. Never raises for what is in a folder."""
+    contents = read_contents(path)
+    manifest = describe(contents)
+    found = [*manifest.findings, *_judge(contents)]
+    if base is not None:
+        found += _judge_over(contents, base)
+    findings = sorted(dict.fromkeys(found), key=lambda finding: _ORDER.index(finding.severity))
+    return Report(manifest, tuple(findings), base)
+
+
+def _judge(contents: Contents) -> Iterator[Finding]:
+    if contents.kind == "checkpoint":
+        yield from judge_architecture(contents)
+        yield from judge_shapes(contents)
+        yield from judge_vocabulary(contents)
+        yield from judge_processors(contents)
+        yield from judge_generation(contents)
+        yield from judge_tied_head(contents)
+    elif contents.kind == "adapter":
+        yield from judge_adapter(contents)
+    yield from judge_samples(contents.folder, contents.weights)
+
+
+def _judge_over(contents: Contents, path: Path) -> Iterator[Finding]:
+    if contents.kind == "checkpoint":
+        message = f"{contents.path} is a full checkpoint, not an adapter"
+        yield error("adapter-kind", "", message, "serve it as a version of its own, without a base")
+        return
+    if contents.kind != "adapter":
+        return
+    base = read_contents(path)
+    findings = [*describe(base).findings, *_judge(base)]
+    if base.kind == "adapter":
+        message = f"the base {path} is an adapter itself"
+        yield error("base-unusable", "", message, "give the full checkpoint that it was trained on")
+        return
+    fault = next((finding for finding in findings if finding.severity == "error"), None)
+    if fault is not None:
+        yield error("base-unusable", fault.file, f"the base {path} cannot be served: {fault.message}", fault.mend)
+        return
+    yield from judge_mounting(contents, base)

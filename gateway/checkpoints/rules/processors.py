@@ -1,0 +1,25 @@
+"""Rules about pictures and videos: a model that sees needs the files that say how pictures become numbers."""
+
+from collections.abc import Iterator
+
+from gateway.checkpoints.contents import Contents
+from gateway.checkpoints.findings import Finding, error, warning
+
+_FILE = "preprocessor_config.json"
+_NEWER_FILE = "processor_config.json"
+_MEND = "copy it from the base model, or save it with processor.save_pretrained"
+
+
+def judge_processors(contents: Contents) -> Iterator[Finding]:
+    """Findings about the processor files of a model that takes pictures."""
+    if not contents.is_visual or contents.is_mistral or contents.folder.has(_FILE):
+        return
+    # Newer saves put the settings for pictures into processor_config.json.
+    if "image_processor" in contents.processor or any(finding.file == _NEWER_FILE for finding in contents.findings):
+        return
+    message = f"{_FILE} is missing, and the model takes pictures"
+    if contents.folder.has(_NEWER_FILE):
+        message = f"{_FILE} is missing, and {_NEWER_FILE} has no image_processor in it"
+    # Code that the folder brings may do without.
+    has_own_code = "auto_map" in contents.config
+    yield (warning if has_own_code else error)("processor-missing", _FILE, message, _MEND)
