@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.errors import BadRequest, Draining, Headers, NoReplica, UpstreamFailed
+from gateway.errors import BadRequest, Draining, Headers, NoReplica, UnknownRoute, UpstreamFailed
 from gateway.fleet.replica import Replica
 from gateway.proxy import body as request_body
 from gateway.proxy import headers as header_rules
@@ -133,6 +133,10 @@ class Forwarder:
             call.record.first_byte_s = call.record.first_byte_s or time.monotonic() - call.record.started_s
             pieces.append(piece)
         document = b"".join(pieces)
+        if exchange.status in (404, 405) and b'"error"' not in document:
+            # The engine's web server has no such route, which it does not say in the OpenAI shape.
+            name = f"{call.record.model}:{call.record.version}"
+            raise UnknownRoute(f"{name} does not answer {call.endpoint.path}: its model cannot do that.")
         if exchange.status < 400:
             if renaming is not None:
                 document = renaming.apply(document)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import BadRequest, Draining, NoReplica, UpstreamFailed
+from gateway.errors import BadRequest, Draining, NoReplica, UnknownRoute, UpstreamFailed
 from gateway.fleet.replica import Replica
 from gateway.proxy.endpoints import ENDPOINTS
 from gateway.proxy.forward import Call, Forwarder
@@ -115,6 +115,12 @@ async def test_an_engines_error_passes_unchanged_and_is_marked(tmp_path: Path) -
     assert dict(sent[0]["headers"])[b"x-gateway-error-origin"] == b"engine"
     assert body_of(sent) == error
     assert asked.record.outcome == "engine_error"
+
+
+async def test_a_route_the_engine_does_not_have_is_an_openai_error(tmp_path: Path) -> None:
+    async with scripted_engine(tmp_path, [[answer(b'{"detail":"Not Found"}', status="404 Not Found")]]) as (_, address):
+        with pytest.raises(UnknownRoute, match="shapes:v1 does not answer /v1/chat/completions"):
+            await forwarder(address).forward(call({"model": "shapes"}), recorder()[1])
 
 
 async def test_an_answer_cut_in_the_middle_is_an_error_not_half_an_answer(tmp_path: Path) -> None:
