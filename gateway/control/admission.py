@@ -1,0 +1,18 @@
+"""What is looked at before an engine is started: a checkpoint that can't be served costs milliseconds, not minutes."""
+
+from gateway.checkpoints import check
+from gateway.engines.engine import Admission, EngineSpec
+
+
+def admit(spec: EngineSpec) -> Admission:
+    """Look at the files an engine would serve. Reads headers only; call it off the event loop."""
+    if spec.checkpoint is None:
+        return Admission()
+    report = check(spec.checkpoint)
+    if not report.is_servable:
+        return Admission(report.reason())
+    for name, folder in spec.adapters:
+        adapter = check(folder, base=spec.checkpoint)
+        if not adapter.is_servable:
+            return Admission(f"adapter {name}: {adapter.reason()}")
+    return Admission(is_visual=report.manifest.is_visual)

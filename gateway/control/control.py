@@ -1,0 +1,137 @@
+"""Control: owns what is served. Applies the settings, keeps engines through the supervisor, publishes routes."""
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from gateway.engines.engine import EngineSpec, EngineState, EngineStatus
+from gateway.engines.supervisor import Supervisor
+from gateway.fleet.replica import Replica
+from gateway.settings import ModelSettings, Settings, VersionSettings
+from gateway.traffic.routes import ModelRoute, RouteBoard, Routes, VersionRoute
+from gateway.traffic.split import Split
+
+logger = logging.getLogger(__name__)
+
+
+class Control:
+    """The one writer of the route board. `note` must be told of every change of an engine's status."""
+
+    def __init__(self, settings: Settings, board: RouteBoard) -> None:
+        self._settings = settings
+        self._board = board
+        self._supervisor: Supervisor | None = None
+        self._created = int(time.time())
+        self._is_draining = False
+        self._told: dict[str, tuple[EngineState, str]] = {}
+        self._publish()
+
+    def start(self, supervisor: Supervisor, specs: list[EngineSpec]) -> None:
+        """Start the engines given and serve them as they get ready; returns at once."""
+        self._supervisor = supervisor
+        supervisor.start(specs)
+        self._publish()
+
+    def drain(self) -> None:
+        """Take no new requests."""
+        self._is_draining = True
+        self._publish()
+
+    async def close(self) -> None:
+        """Stop every engine."""
+        if self._supervisor is not None:
+            await self._supervisor.close()
+
+    def note(self, status: EngineStatus) -> None:
+        """Take notice of an engine's change: tell people, and publish what relays should know."""
+        told = (status.state, status.phase)
+        if self._told.get(status.name) != told:
+            self._told[status.name] = told
+            _tell(status)
+        self._publish()
+
+    def is_settled(self) -> bool:
+        """True when no engine is on its way up any more."""
+        return all(status.state in (EngineState.READY, EngineState.FAILED) for status in self._statuses())
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Models, versions and engines as the admin API shows them."""
+        by_version: dict[tuple[str, str], list[EngineStatus]] = {}
+        for status in self._statuses():
+            by_version.setdefault((status.model, status.version), []).append(status)
+        return [
+            {
+                "name": model.name,
+                "split": model.split,
+                "versions": [
+                    _describe_version(model, version, by_version.get((model.name, version.name), []))
+                    for version in model.versions
+                ],
+            }
+            for model in self._settings.models
+        ]
+
+    def _statuses(self) -> list[EngineStatus]:
+        return self._supervisor.statuses() if self._supervisor is not None else []
+
+    def _publish(self) -> None:
+        ready: dict[tuple[str, str], list[Replica]] = {}
+        for spec in self._supervisor.ready_specs() if self._supervisor is not None else []:
+            replica = Replica(f"{spec.version}-{spec.index}", spec.model, spec.version, spec.address, spec.served_name)
+            ready.setdefault((spec.model, spec.version), []).append(replica)
+        statuses = self._statuses()
+        models = {model.name: self._route(model, ready, statuses) for model in self._settings.models}
+        self._board.publish(Routes(models, is_draining=self._is_draining))
+
+    def _route(
+        self, model: ModelSettings, ready: Mapping[tuple[str, str], list[Replica]], statuses: list[EngineStatus]
+    ) -> ModelRoute:
+        versions: dict[str, VersionRoute] = {}
+        for version in model.versions:
+            own = [status for status in statuses if (status.model, status.version) == (model.name, version.name)]
+            versions[version.name] = VersionRoute(
+                name=version.name,
+                replicas=tuple(ready.get((model.name, version.name), ())),
+                adapters=frozenset(version.adapters),
+                defaults={
+                    name: msgspec.json.encode(value)
+                    for name, value in version.defaults.items()
+                    if name != "system_prompt"
+                },
+                system_prompt=_system_prompt(version),
+                state=own[0].state if own else "not started",
+                max_model_len=next((status.max_model_len for status in own if status.max_model_len), None),
+            )
+        split = Split.from_weights(model.name, model.split)
+        return ModelRoute(model.name, versions, split, model.sticky_by, self._created)
+
+
+def _tell(status: EngineStatus) -> None:
+    """One log line for people; failures have been logged with their reason by the engine's keeper."""
+    if status.state is EngineState.READY:
+        logger.info("%s is ready after %.1f s", status.name, status.ready_after_s or 0.0)
+    elif status.phase:
+        logger.info("%s is %s: %s", status.name, status.state, status.phase)
+    elif status.state is EngineState.STOPPED:
+        logger.info("%s is stopped", status.name)
+
+
+def _system_prompt(version: VersionSettings) -> str | None:
+    prompt = version.defaults.get("system_prompt")
+    return prompt if isinstance(prompt, str) else None
+
+
+def _describe_version(model: ModelSettings, version: VersionSettings, statuses: list[EngineStatus]) -> dict[str, Any]:
+    return {
+        "name": version.name,
+        "checkpoint": version.checkpoint,
+        "adapters": sorted(version.adapters),
+        "share": model.split.get(version.name, 0.0),
+        "engines": [
+            {**msgspec.to_builtins(status), "seconds_in_state": round(time.time() - status.since, 1)}
+            for status in statuses
+        ],
+    }

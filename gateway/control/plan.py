@@ -1,0 +1,84 @@
+"""From settings to engines: which engines a gateway runs, and how each is launched. Starts nothing."""
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+from gateway.engines.engine import EngineSpec
+from gateway.engines.machine import Machine
+from gateway.engines.process import LaunchSpec
+from gateway.engines.vllm import EngineRequest, adapter_name, build_launch_spec, is_forkable, served_name
+from gateway.settings import ModelSettings, Settings, VersionSettings
+
+
+def plan_engines(settings: Settings, runtime_dir: Path, machine: Machine, *, is_cpu: bool) -> Iterator[EngineSpec]:
+    """Every engine the settings ask for; within a model those with the most traffic first.
+
+    Sockets are numbered files in `runtime_dir`, since a unix socket's path holds 107 bytes at most.
+    """
+    numbers = count()
+    empty_dir = runtime_dir / "empty"
+    empty_dir.mkdir(exist_ok=True)
+    for model in settings.models:
+        for version in sorted(model.versions, key=lambda version: -model.split.get(version.name, 0.0)):
+            for index in range(version.replicas):
+                socket = runtime_dir / f"{next(numbers)}.sock"
+                if version.engine == "simulated":
+                    yield _plan_simulated(model, version, index, socket, settings.server.drain_grace_s)
+                else:
+                    request = EngineRequest(
+                        model=model.name,
+                        version=version.name,
+                        index=index,
+                        checkpoint=Path(version.checkpoint or ""),
+                        adapters={name: Path(folder) for name, folder in version.adapters.items()},
+                        engine_args=version.engine_args,
+                        speculative=version.speculative,
+                        env=version.env,
+                        uds=socket,
+                        cpu=is_cpu,
+                        drain_grace_s=settings.server.drain_grace_s,
+                        empty_dir=empty_dir,
+                    )
+                    yield _plan_vllm(request, machine)
+
+
+def _plan_vllm(request: EngineRequest, machine: Machine) -> EngineSpec:
+    return EngineSpec(
+        name=f"{request.model}:{request.version}#{request.index}",
+        model=request.model,
+        version=request.version,
+        index=request.index,
+        build_launch=partial(build_launch_spec, request, machine),
+        can_fork=is_forkable(request),
+        socket=request.uds,
+        served_name=served_name(request),
+        checkpoint=request.checkpoint,
+        adapters=tuple((adapter_name(request, name), folder) for name, folder in request.adapters.items()),
+    )
+
+
+def _plan_simulated(
+    model: ModelSettings, version: VersionSettings, index: int, socket: Path, grace_s: float
+) -> EngineSpec:
+    name = f"{model.name}:{version.name}#{index}"
+    args = ["--uds", str(socket), "--served-model-name", model.name, "--shutdown-timeout", f"{grace_s:g}"]
+    adapters = tuple((f"{model.name}:{version.name}+{name}", Path(folder)) for name, folder in version.adapters.items())
+    for public_id, folder in adapters:
+        args += ["--lora-modules", f"{public_id}={folder}"]
+    for flag, value in version.engine_args.items():
+        for item in value if isinstance(value, list) else [value]:
+            args += [f"--{flag}", str(item)]
+    launch = LaunchSpec(name=name, module="gateway.simulator", args=tuple(args), env=dict(version.env))
+    return EngineSpec(
+        name=name,
+        model=model.name,
+        version=version.name,
+        index=index,
+        build_launch=lambda: launch,
+        can_fork=False,
+        socket=socket,
+        served_name=model.name,
+        adapters=adapters,
+    )

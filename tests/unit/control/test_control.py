@@ -1,0 +1,108 @@
+import asyncio
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.control.control import Control
+from gateway.engines.engine import Admission, EngineState
+from gateway.engines.keeper import KeeperTiming, KeeperTools
+from gateway.engines.supervisor import Supervisor
+from gateway.settings import ModelSettings, Settings
+from gateway.traffic.routes import RouteBoard
+from tests.support.fake_engines import FakeProbe, FakeSpawner, engine_spec, until
+
+SETTINGS = Settings(
+    models=(
+        ModelSettings.model_validate(
+            {
+                "name": "shapes",
+                "split": {"v1": 9, "v2": 1},
+                "versions": [
+                    {"name": "v1", "engine": "simulated", "defaults": {"temperature": 0.0, "system_prompt": "Look."}},
+                    {"name": "v2", "engine": "simulated", "adapters": {"mirror": "/m"}},
+                ],
+            }
+        ),
+    )
+)
+
+
+class Bench:
+    def __init__(self, folder: Path) -> None:
+        self.board = RouteBoard()
+        self.control = Control(SETTINGS, self.board)
+        self.spawner = FakeSpawner()
+        tools = KeeperTools(
+            spawner=self.spawner, fork_spawner=None, make_probe=lambda spec: FakeProbe(),
+            admit=lambda spec: Admission("no such folder" if spec.version == "v2" else None),
+            explain=lambda lines, code: f"it ended with {code}", slots=asyncio.Semaphore(2), turns=asyncio.Lock(), on_change=self.control.note,
+        )  # fmt: skip
+        self.supervisor = Supervisor(tools, KeeperTiming(poll_s=0, stop_grace_s=0.01, first_pause_s=60))
+        one, two = engine_spec(folder, "shapes:v1#0"), engine_spec(folder, "shapes:v2#0")
+        self.specs = [one, replace(two, socket=folder / "other.sock")]
+
+    async def come_up(self) -> None:
+        self.control.start(self.supervisor, self.specs)
+        await until(self.control.is_settled)
+
+    def replicas(self, version: str) -> list[str]:
+        return [replica.address for replica in self.board.routes.models["shapes"].versions[version].replicas]
+
+
+async def test_before_any_engine_is_up_names_are_known_but_have_no_replica(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    assert bench.board.routes.public_names() == ["shapes", "shapes:v1", "shapes:v2", "shapes:v2+mirror"]
+    assert bench.replicas("v1") == []
+
+
+async def test_ready_engines_become_replicas_and_failed_ones_do_not(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    await bench.come_up()
+    assert bench.replicas("v1") == [f"unix://{tmp_path}/e.sock"]
+    assert bench.replicas("v2") == []
+    assert bench.board.routes.models["shapes"].versions["v2"].state == "failed"
+    await bench.control.close()
+
+
+async def test_an_engine_that_dies_is_taken_out_at_once(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    await bench.come_up()
+    bench.spawner.processes[0].end(0)
+    await until(lambda: bench.replicas("v1") == [])
+    await bench.control.close()
+
+
+async def test_defaults_and_system_prompt_reach_the_relay_as_raw_json(tmp_path: Path) -> None:
+    version = Bench(tmp_path).board.routes.models["shapes"].versions["v1"]
+    assert version.defaults == {"temperature": b"0.0"}
+    assert version.system_prompt == "Look."
+
+
+async def test_draining_is_published(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.control.drain()
+    assert bench.board.routes.is_draining
+
+
+async def test_people_see_shares_states_and_reasons(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    await bench.come_up()
+    described: dict[str, Any] = bench.control.describe()[0]
+    one, two = described["versions"]
+    assert (one["share"], two["share"]) == (0.9, 0.1)
+    assert one["engines"][0]["state"] == EngineState.READY
+    assert two["engines"][0]["reason"] == "no such folder"
+    assert two["adapters"] == ["mirror"]
+    await bench.control.close()
+
+
+async def test_changes_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(tmp_path)
+    with caplog.at_level(logging.INFO, "gateway.control"):
+        await bench.come_up()
+    told = [message for message in caplog.messages if message.startswith("shapes:v1#0 is ready")]
+    assert len(told) == 1
+    await bench.control.close()

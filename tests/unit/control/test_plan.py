@@ -1,0 +1,60 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.control.plan import plan_engines
+from gateway.engines.engine import EngineSpec
+from gateway.engines.machine import Machine
+from gateway.settings import ModelSettings, Settings
+
+MACHINE = Machine(cores=2, memory_bytes=8 * 2**30)
+
+
+def plan(versions: list[dict[str, Any]], folder: Path, split: dict[str, float] | None = None) -> list[EngineSpec]:
+    model = ModelSettings.model_validate({"name": "shapes", "versions": versions, "split": split or {}})
+    return list(plan_engines(Settings(models=(model,)), folder, MACHINE, is_cpu=True))
+
+
+def test_a_version_becomes_an_engine_on_a_short_socket_path(tmp_path: Path) -> None:
+    [spec] = plan([{"name": "v1", "checkpoint": "/models/one", "env": {"A": "b"}}], tmp_path)
+    assert (spec.name, spec.served_name, spec.checkpoint) == ("shapes:v1#0", "shapes", Path("/models/one"))
+    assert spec.socket == tmp_path / "0.sock"
+    launch = spec.build_launch()
+    assert launch.module == "gateway.engines.launcher"
+    assert f"--uds={spec.socket}" in launch.args
+    assert launch.env["A"] == "b"
+
+
+def test_each_replica_is_an_engine_of_its_own(tmp_path: Path) -> None:
+    specs = plan([{"name": "v1", "checkpoint": "/m", "replicas": 2}], tmp_path)
+    assert [spec.name for spec in specs] == ["shapes:v1#0", "shapes:v1#1"]
+    assert len({spec.socket for spec in specs}) == 2
+
+
+def test_the_version_with_the_most_traffic_comes_first(tmp_path: Path) -> None:
+    versions = [{"name": "v1", "checkpoint": "/1"}, {"name": "v2", "checkpoint": "/2"}]
+    assert [spec.version for spec in plan(versions, tmp_path, {"v1": 1, "v2": 9})] == ["v2", "v1"]
+
+
+def test_adapters_go_by_their_public_id(tmp_path: Path) -> None:
+    [spec] = plan([{"name": "v1", "checkpoint": "/1", "adapters": {"mirror": "/a"}}], tmp_path)
+    assert spec.adapters == (("shapes:v1+mirror", Path("/a")),)
+
+
+def test_a_simulated_engine_is_a_module_with_its_flags(tmp_path: Path) -> None:
+    version = {"name": "v1", "engine": "simulated", "engine_args": {"ttft-ms": 5, "fault": ["hang", "no-token"]}}
+    [spec] = plan([version], tmp_path)
+    launch = spec.build_launch()
+    assert launch.module == "gateway.simulator"
+    assert launch.args[-6:] == ("--ttft-ms", "5", "--fault", "hang", "--fault", "no-token")
+    assert not spec.can_fork
+
+
+def test_arguments_that_are_ours_fail_at_the_launch_of_that_engine_only(tmp_path: Path) -> None:
+    specs = plan(
+        [{"name": "v1", "checkpoint": "/1", "engine_args": {"port": 1}}, {"name": "v2", "checkpoint": "/2"}], tmp_path
+    )
+    with pytest.raises(ValueError, match="port"):
+        specs[0].build_launch()
+    assert specs[1].build_launch()
