@@ -1,0 +1,31 @@
+"""The admin port: what is served and in which state."""
+
+import hmac
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+
+from gateway.api.failures import add_error_answers
+from gateway.control.control import Control
+from gateway.errors import Unauthorized
+
+
+def build_admin_app(control: Control, key: str | None) -> FastAPI:
+    """The admin app; with a `key`, every call needs it as a bearer token."""
+
+    async def check_key(request: Request) -> None:
+        if key is None:
+            return
+        offered = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+        if not hmac.compare_digest(offered.encode(), key.encode()):
+            raise Unauthorized("The admin port needs its key: send authorization: Bearer <key>.")
+
+    app = FastAPI(title="gateway admin", dependencies=[Depends(check_key)])
+    add_error_answers(app)
+
+    @app.get("/admin/v1/models")
+    async def list_models() -> dict[str, Any]:
+        """Models, versions, split, and the state of every engine."""
+        return {"models": control.describe()}
+
+    return app

@@ -1,0 +1,56 @@
+"""The public port's routes that are not relayed: the list of models, and 404 for everything else."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from gateway.api.failures import add_error_answers
+from gateway.errors import UnknownModel
+from gateway.traffic.routes import ModelRoute, RouteBoard
+
+
+def build_public_app(board: RouteBoard) -> FastAPI:
+    """The app behind the lean lane."""
+    app = FastAPI(title="gateway", docs_url=None, redoc_url=None, openapi_url=None)
+    add_error_answers(app)
+
+    @app.get("/v1/models")
+    async def list_models() -> dict[str, Any]:
+        return {"object": "list", "data": list(_cards(board).values())}
+
+    @app.get("/v1/models/{name:path}")
+    async def show_model(name: str) -> dict[str, Any]:
+        cards = _cards(board)
+        if name not in cards:
+            raise UnknownModel(
+                f"The model {name[:200]!r} does not exist. Ask for one of: {', '.join(cards)}.", param="model"
+            )
+        return cards[name]
+
+    return app
+
+
+def _cards(board: RouteBoard) -> dict[str, dict[str, Any]]:
+    """Every id a client may ask for, with its card in the form OpenAI and vLLM clients read."""
+    cards: dict[str, dict[str, Any]] = {}
+    for model in board.routes.models.values():
+        lengths = [version.max_model_len for version in model.versions.values() if version.max_model_len]
+        cards[model.name] = _card(model.name, model, None, min(lengths, default=None))
+        for version in model.versions.values():
+            name = f"{model.name}:{version.name}"
+            cards[name] = _card(name, model, model.name, version.max_model_len)
+            for adapter in sorted(version.adapters):
+                cards[f"{name}+{adapter}"] = _card(f"{name}+{adapter}", model, name, version.max_model_len)
+    return cards
+
+
+def _card(name: str, model: ModelRoute, parent: str | None, max_model_len: int | None) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "gateway",
+        "root": model.name,
+        "parent": parent,
+        "max_model_len": max_model_len,
+    }

@@ -1,0 +1,34 @@
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.api.admin import build_admin_app
+
+
+class FakeControl:
+    def describe(self) -> list[dict[str, Any]]:
+        return [{"name": "shapes"}]
+
+
+def client(key: str | None) -> httpx.AsyncClient:
+    app = build_admin_app(FakeControl(), key)  # type: ignore[arg-type]
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
+
+
+async def test_models_are_described() -> None:
+    answer = await client(None).get("/admin/v1/models")
+    assert answer.json() == {"models": [{"name": "shapes"}]}
+
+
+@pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer ", "secret2", "Bearer sécret"])
+async def test_with_a_key_nobody_gets_in_without_it(header: str | None) -> None:
+    headers = {"authorization": header.encode("latin-1")} if header else {}
+    answer = await client("secret").get("/admin/v1/models", headers=headers)
+    assert answer.status_code == 401
+    assert answer.json()["error"]["code"] == "invalid_api_key"
+
+
+async def test_the_key_opens() -> None:
+    answer = await client("secret").get("/admin/v1/models", headers={"authorization": "Bearer secret"})
+    assert answer.status_code == 200

@@ -1,0 +1,42 @@
+import httpx
+import pytest
+
+from gateway.api.openai import build_public_app
+from gateway.traffic.routes import ModelRoute, RouteBoard, Routes, VersionRoute
+from gateway.traffic.split import Split
+
+VERSIONS = {
+    "v1": VersionRoute("v1", max_model_len=1024),
+    "v2": VersionRoute("v2", adapters=frozenset({"mirror"}), max_model_len=2048),
+}
+ROUTES = Routes(
+    {"org/shapes": ModelRoute("org/shapes", VERSIONS, Split.from_weights("s", {"v1": 1.0}), (), 1_700_000_000)}
+)
+
+
+@pytest.fixture
+def client() -> httpx.AsyncClient:
+    app = build_public_app(RouteBoard(ROUTES))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
+
+
+async def test_every_name_a_client_may_ask_for_is_listed(client: httpx.AsyncClient) -> None:
+    cards = (await client.get("/v1/models")).json()["data"]
+    assert [(card["id"], card["parent"], card["max_model_len"]) for card in cards] == [
+        ("org/shapes", None, 1024),
+        ("org/shapes:v1", "org/shapes", 1024),
+        ("org/shapes:v2", "org/shapes", 2048),
+        ("org/shapes:v2+mirror", "org/shapes:v2", 2048),
+    ]
+    assert {card["object"] for card in cards} == {"model"}
+
+
+async def test_one_model_is_shown(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/v1/models/org/shapes:v2%2Bmirror")).json()["id"] == "org/shapes:v2+mirror"
+
+
+async def test_an_unknown_model_is_a_404_that_names_the_known_ones(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/v1/models/other")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "model_not_found"
+    assert "org/shapes:v1" in answer.json()["error"]["message"]
