@@ -1,0 +1,168 @@
+"""`gateway check`: what a checkpoint folder is, and whether it can be served. Shows only; the rules are elsewhere."""
+
+import argparse
+import json
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from gateway.checkpoints import Finding, Manifest, Report, check
+from gateway.checkpoints.findings import join_names, make_printable
+
+_STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
+_ADDRESS = re.compile(r"(hf|s3|gs|https?):/")
+_LABEL_WIDTH = 15
+_WIDEST = 110
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command's flags."""
+    summary = "say what a checkpoint folder is and whether it can be served"
+    parser = subparsers.add_parser("check", help=summary, description=summary)
+    parser.add_argument("dir", metavar="DIR", help="the folder of a checkpoint or of a LoRA adapter")
+    parser.add_argument("--base", metavar="DIR", help="with an adapter: the checkpoint it is to be mounted on")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show what was found. Exit code 0 if the folder is sound, 1 if not, 2 if it is no folder on this machine."""
+    console = Console(highlight=False)
+    for given in (args.dir, args.base):
+        if given is not None and _ADDRESS.match(given):
+            print_error(f"{given} is an address; download it first and give the folder")
+            return 2
+    report = check(Path(args.dir), None if args.base is None else Path(args.base))
+    if args.json:
+        print(json.dumps(report.to_dict(), indent=2))
+    else:
+        for line in render(report, console.width if console.is_terminal else None):
+            console.print(line, soft_wrap=True)
+    return 1 if report.has_errors else 0
+
+
+def print_error(message: str) -> None:
+    """One line on standard error."""
+    Console(stderr=True, highlight=False).print(Text(f"gateway check: {message}"), soft_wrap=True)
+
+
+def render(report: Report, width: int | None) -> Iterator[Text]:
+    """The report line by line: verdict, facts, findings. `width` None never breaks a line, as a pipe wants it."""
+    yield _render_verdict(report)
+    facts = list(list_facts(report.manifest))
+    if facts:
+        yield Text()
+    for label, value in facts:
+        yield from _break_lines(Text(f"  {label:<{_LABEL_WIDTH}}", "dim"), value, width, _LABEL_WIDTH + 2)
+    for finding in report.findings:
+        yield Text()
+        yield from _render_finding(finding, width)
+
+
+def list_facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """The facts people ask for, as label and value; what is not known is left out."""
+    if manifest.kind == "checkpoint":
+        yield from _list_model(manifest)
+    elif manifest.kind == "adapter":
+        yield from _list_adapter(manifest)
+
+
+def _list_model(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    if manifest.architectures:
+        yield "architecture", ", ".join(manifest.architectures)
+    if manifest.model_type:
+        yield "model type", manifest.model_type
+    yield "takes", "text, pictures, video" if manifest.is_video else "text, pictures" if manifest.is_visual else "text"
+    yield from _list_weights(manifest)
+    sizes = {
+        "layers": manifest.layers, "hidden": manifest.hidden_size, "vocabulary": manifest.vocabulary_size,
+    }  # fmt: skip
+    shape = [f"{name} {size:,}" for name, size in sizes.items() if size is not None]
+    if manifest.is_tied is not None:
+        shape.append("tied embeddings" if manifest.is_tied else "separate output head")
+    if shape:
+        yield "shape", ", ".join(shape)
+    if manifest.context_tokens is not None:
+        yield "context", f"{manifest.context_tokens:,} tokens"
+    if manifest.quantization:
+        yield "quantization", manifest.quantization
+    if manifest.tokenizer:
+        size = "" if manifest.tokenizer_size is None else f", {manifest.tokenizer_size:,} tokens"
+        yield "tokenizer", manifest.tokenizer + size
+    yield "chat template", manifest.chat_template or "none"
+    if manifest.generation_defaults:
+        yield "defaults", ", ".join(f"{key} {value:g}" for key, value in manifest.generation_defaults.items())
+    if manifest.has_own_code:
+        yield "own code", "yes"
+
+
+def _list_adapter(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    facts = manifest.adapter
+    if facts is None:
+        return
+    yield "adapter", ", ".join(filter(None, (facts.type, "DoRA" if facts.is_dora else None))) or "of unknown kind"
+    if facts.rank is not None:
+        yield "rank", f"{facts.rank}" + ("" if facts.alpha is None else f", alpha {facts.alpha:g}")
+    if facts.target_modules:
+        yield "changes", join_names(facts.target_modules, 8)
+    if facts.modules_to_save:
+        yield "whole layers", ", ".join(facts.modules_to_save)
+    if facts.base_name:
+        yield "trained on", facts.base_name
+    yield from _list_weights(manifest)
+
+
+def _list_weights(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    if not manifest.bytes_by_dtype:
+        return
+    count = (
+        ""
+        if manifest.parameters is None
+        else f"{_scale(manifest.parameters, 1000, ('', ' k', ' M', ' G'))} parameters, "
+    )
+    files = f" in {manifest.weight_files} files" if manifest.weight_files > 1 else ""
+    dtypes = ", ".join(f"{dtype} {_size(size)}" for dtype, size in manifest.bytes_by_dtype.items())
+    yield "weights", f"{count}{dtypes}{files}"
+
+
+def _render_verdict(report: Report) -> Text:
+    name = make_printable(str(report.manifest.path))
+    if report.has_errors:
+        return Text.assemble(("✗ ", "bold red"), (name, "bold"), (": not servable", "bold red"))
+    warnings = sum(1 for finding in report.findings if finding.severity == "warning")
+    suffix = f", {warnings} warning{'s' if warnings > 1 else ''}" if warnings else ""
+    verdict = ": servable"
+    if report.manifest.kind == "adapter":
+        over = None if report.base is None else make_printable(str(report.base))
+        verdict = f": fits {over}" if over else ": a sound adapter; --base DIR says whether it fits a checkpoint"
+    return Text.assemble(("✓ ", "bold green"), (name, "bold"), (verdict, "green"), (suffix, "yellow"))
+
+
+def _render_finding(finding: Finding, width: int | None) -> Iterator[Text]:
+    label = Text(f"  {finding.severity:<9}", _STYLES[finding.severity])
+    yield from _break_lines(label, finding.message, width, 11)
+    if finding.mend:
+        yield from _break_lines(Text("        → ", "cyan"), finding.mend, width, 10)
+
+
+def _break_lines(label: Text, value: str, width: int | None, indent: int) -> Iterator[Text]:
+    lines = [value] if width is None else textwrap.wrap(value, max(30, min(width, _WIDEST) - indent)) or [""]
+    yield Text.assemble(label, lines[0])
+    for line in lines[1:]:
+        yield Text(" " * indent + line)
+
+
+def _size(size_bytes: int) -> str:
+    return _scale(size_bytes, 1024, (" B", " KiB", " MiB", " GiB", " TiB"))
+
+
+def _scale(value: float, step: int, units: tuple[str, ...]) -> str:
+    unit = 0
+    while value >= step and unit < len(units) - 1:
+        value /= step
+        unit += 1
+    return f"{value:.0f}{units[0]}" if unit == 0 else f"{value:.3g}{units[unit]}"

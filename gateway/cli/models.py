@@ -1,0 +1,135 @@
+"""`gateway models`: models, versions and engines as they are; a live view while engines load."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from typing import Any
+
+import httpx
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from gateway.settings import AdminSettings
+
+_STYLES = {
+    "ready": "green", "failed": "bold red", "starting": "yellow", "warming": "yellow", "draining": "magenta",
+    "stopped": "dim",
+}  # fmt: skip
+_SETTLED = ("ready", "failed", "stopped")
+
+
+class AdminFailed(Exception):
+    """The admin port gave no usable answer; the message is for people."""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command's flags."""
+    parser = subparsers.add_parser("models", help="show models, versions and the state of their engines")
+    parser.add_argument("--admin-url", default="http://127.0.0.1:9000", help="the admin port (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the admin API's answer")
+    parser.add_argument("--watch", action="store_true", help="go on showing changes until interrupted")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show once, or live: on a terminal until every engine is ready or failed. Exit code 1 if one has failed."""
+    # A pipe has no width of its own; its lines are not to be folded.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 400)
+    key = os.environ.get(AdminSettings().key_env)
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    try:
+        with httpx.Client(base_url=args.admin_url, timeout=10.0, headers=headers) as client:
+            models = _fetch(client)
+            if args.json:
+                print(json.dumps(models, indent=2))
+            elif args.watch or (console.is_terminal and not _is_settled(models)):
+                models = _show_live(console, client, models, is_endless=args.watch)
+            else:
+                console.print(render(models, has_bars=False))
+    except httpx.ConnectError:
+        print(f"gateway models: nobody answers at {args.admin_url}: is `gateway serve` running?", file=sys.stderr)
+        return 1
+    except (AdminFailed, httpx.HTTPError) as error:
+        print(f"gateway models: {error}", file=sys.stderr)
+        return 1
+    return 1 if any(engine["state"] == "failed" for engine in _engines(models)) else 0
+
+
+def render(models: list[dict[str, Any]], *, has_bars: bool) -> RenderableType:
+    """The table of engines, and below it what each failed one said last."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("MODEL", "VERSION", "SHARE", "ENGINE", "STATE", "SINCE", "RESTARTS", "DETAIL"):
+        table.add_column(title, no_wrap=title != "DETAIL", overflow="fold")
+    notes: list[RenderableType] = []
+    for model in models:
+        for version in model["versions"]:
+            for engine in version["engines"]:
+                table.add_row(
+                    model["name"], version["name"], f"{version['share']:.0%}", engine["name"].rpartition("#")[2],
+                    Text(engine["state"], _STYLES.get(engine["state"], "")), _age(engine["seconds_in_state"]),
+                    str(engine["restarts"]), _detail(engine, version, has_bars=has_bars),
+                )  # fmt: skip
+                if engine["state"] == "failed" and engine["tail"]:
+                    notes.append(Text(f"\nlast lines of {engine['name']}:", "bold"))
+                    notes += [Text(f"  {line}", "dim") for line in engine["tail"]]
+    return Group(table, *notes)
+
+
+def _detail(engine: dict[str, Any], version: dict[str, Any], *, has_bars: bool) -> RenderableType:
+    if engine["state"] == "ready":
+        length = f"context {engine['max_model_len']}" if engine["max_model_len"] else ""
+        adapters = f"adapters {', '.join(version['adapters'])}" if version["adapters"] else ""
+        took = f"ready in {engine['ready_after_s']:.1f} s" if engine["ready_after_s"] else ""
+        return ", ".join(part for part in (took, length, adapters) if part)
+    if engine["state"] == "failed":
+        again = engine["next_try_at"]
+        wait = f" (next try in {max(0, again - time.time()):.0f} s)" if again else ""
+        return Text(f"{engine['reason']}{wait}", "red")
+    if has_bars and engine["progress"] is not None:
+        row = Table.grid(padding=(0, 1))
+        row.add_row(ProgressBar(total=1.0, completed=engine["progress"], width=20), engine["phase"])
+        return row
+    percent = f"{engine['progress']:.0%} " if engine["progress"] is not None else ""
+    retried = f" (after: {engine['reason']})" if engine["reason"] else ""
+    return f"{percent}{engine['phase']}{retried}"
+
+
+def _show_live(
+    console: Console, client: httpx.Client, models: list[dict[str, Any]], *, is_endless: bool
+) -> list[dict[str, Any]]:
+    has_bars = console.is_terminal
+    with Live(render(models, has_bars=has_bars), console=console, auto_refresh=False) as live:
+        while is_endless or not _is_settled(models):
+            time.sleep(0.3)
+            models = _fetch(client)
+            live.update(render(models, has_bars=has_bars), refresh=True)
+    return models
+
+
+def _fetch(client: httpx.Client) -> list[dict[str, Any]]:
+    answer = client.get("/admin/v1/models")
+    if answer.status_code == 401:
+        raise AdminFailed(f"the admin port needs its key: set {AdminSettings().key_env}")
+    if answer.status_code != 200:
+        raise AdminFailed(f"the admin port answered {answer.status_code}: {answer.text[:200]}")
+    models: list[dict[str, Any]] = answer.json()["models"]
+    return models
+
+
+def _engines(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [engine for model in models for version in model["versions"] for engine in version["engines"]]
+
+
+def _is_settled(models: list[dict[str, Any]]) -> bool:
+    return all(engine["state"] in _SETTLED for engine in _engines(models))
+
+
+def _age(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
