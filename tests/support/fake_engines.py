@@ -1,0 +1,102 @@
+"""Engines without processes: a spawner and a probe whose every answer the test decides."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway.engines.engine import EngineSpec, ProbeFailed
+from gateway.engines.process import LaunchSpec
+
+
+class FakeProcess:
+    """A process that ends when the test says so; SIGTERM is obeyed unless `is_stubborn`."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.lines: list[str] = []
+        self.is_stubborn = False
+        self.signals: list[str] = []
+        self._ended = asyncio.get_running_loop().create_future()
+
+    def end(self, code: int) -> None:
+        if not self._ended.done():
+            self._ended.set_result(code)
+
+    def tail(self, lines: int = 20) -> list[str]:
+        return self.lines[-lines:]
+
+    async def wait(self) -> int:
+        return await asyncio.shield(self._ended)
+
+    def terminate(self) -> None:
+        self.signals.append("term")
+        if not self.is_stubborn:
+            self.end(0)
+
+    def kill(self) -> None:
+        self.signals.append("kill")
+        self.end(-9)
+
+
+class FakeSpawner:
+    """Starts fake processes; `failure` makes the next start fail."""
+
+    def __init__(self) -> None:
+        self.processes: list[FakeProcess] = []
+        self.specs: list[LaunchSpec] = []
+        self.failure: OSError | None = None
+        self.is_closed = False
+        self.on_spawn: Callable[[FakeProcess], None] = lambda process: None
+
+    async def spawn(self, spec: LaunchSpec, on_line: Callable[[str], None] | None = None) -> FakeProcess:
+        if self.failure is not None:
+            raise self.failure
+        process = FakeProcess(1000 + len(self.processes))
+        self.processes.append(process)
+        self.specs.append(spec)
+        self.on_spawn(process)
+        if on_line is not None:
+            for line in process.lines:
+                on_line(line)
+        return process
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+class FakeProbe:
+    """An engine's answers: `healthy` is what /health says, `fault` what the first token meets."""
+
+    def __init__(self) -> None:
+        self.healthy = True
+        self.fault: str | None = None
+        self.warmed: list[tuple[bool, tuple[str, ...]]] = []
+
+    async def is_healthy(self) -> bool:
+        await asyncio.sleep(0)
+        return self.healthy
+
+    async def read_max_model_len(self) -> int | None:
+        return 2048
+
+    async def warm(self, *, is_visual: bool, adapters: tuple[str, ...] = ()) -> None:
+        self.warmed.append((is_visual, adapters))
+        if self.fault is not None:
+            raise ProbeFailed(self.fault)
+
+    async def close(self) -> None:
+        pass
+
+
+def engine_spec(folder: Path, name: str = "shapes:v1#0", *, can_fork: bool = False) -> EngineSpec:
+    """A spec whose launch starts nothing real."""
+    version = name.partition(":")[2].partition("#")[0]
+    launch = LaunchSpec(name=name, module="nothing", args=(), env={})
+    return EngineSpec(name, "shapes", version, 0, lambda: launch, can_fork, folder / "e.sock", "shapes")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until `condition` holds."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
