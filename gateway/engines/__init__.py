@@ -1,0 +1,1 @@
+"""Engine processes: launched, watched, restarted and ended here. Knows nothing of requests and routes."""

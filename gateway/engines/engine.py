@@ -1,0 +1,83 @@
+"""What the rest of the program may know of an engine: its states and its status. Values only."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from gateway.engines.process import LaunchSpec
+
+
+class EngineState(StrEnum):
+    """Where an engine is in its life. Its keeper is the one writer.
+
+    starting → warming → ready → draining → stopped, and failed from anywhere; a failed engine that is tried again
+    goes back to starting.
+    """
+
+    STARTING = "starting"
+    WARMING = "warming"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """One engine to be kept: what to launch, where it will listen, and what it must be able to answer.
+
+    `build_launch` may raise ValueError with a sentence for people. `checkpoint` and `adapters` (by public id) are
+    looked at before anything is started; None means there is nothing to look at.
+    """
+
+    name: str
+    model: str
+    version: str
+    index: int
+    build_launch: Callable[[], LaunchSpec]
+    can_fork: bool
+    socket: Path
+    served_name: str
+    checkpoint: Path | None = None
+    adapters: tuple[tuple[str, Path], ...] = ()
+
+    @property
+    def address(self) -> str:
+        """The address relays reach it under."""
+        return f"unix://{self.socket}"
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What a look at an engine's files says: the `fault` that forbids a start, if any, and whether it sees pictures."""
+
+    fault: str | None = None
+    is_visual: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """An engine at one moment. Times are seconds since the epoch; `progress` goes from 0 to 1 while it loads.
+
+    `reason` is one sentence on the last failure; `tail` are the engine's last lines, kept when it failed.
+    """
+
+    name: str
+    model: str
+    version: str
+    state: EngineState
+    since: float
+    phase: str = ""
+    progress: float | None = None
+    reason: str | None = None
+    tail: tuple[str, ...] = field(default=())
+    restarts: int = 0
+    next_try_at: float | None = None
+    pid: int | None = None
+    max_model_len: int | None = None
+    ready_after_s: float | None = None
+
+
+class ProbeFailed(Exception):
+    """An engine's answer, or its silence, shows that it cannot serve; the message is a sentence for people."""

@@ -1,0 +1,261 @@
+"""The life of one engine: start it, see that it answers, watch it, restart it with growing pauses, stop it.
+
+A keeper is the one writer of its engine's status. It never trusts an exit code of 0 nor an open port: ready means that
+a real token came out, and any exit that was not asked for is a failure.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from gateway.engines.engine import Admission, EngineSpec, EngineState, EngineStatus, ProbeFailed
+from gateway.engines.process import EngineProcess, Spawner
+from gateway.engines.progress import LoadProgress
+from gateway.tasks import TaskSet
+
+logger = logging.getLogger(__name__)
+
+
+class EngineProbe(Protocol):
+    """The questions a keeper asks; `probe.Probe` is the real one."""
+
+    async def is_healthy(self) -> bool: ...
+    async def read_max_model_len(self) -> int | None: ...
+    async def warm(self, *, is_visual: bool, adapters: tuple[str, ...] = ()) -> None: ...
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperTiming:
+    """Seconds and counts a keeper lives by."""
+
+    start_timeout_s: float = 900.0
+    poll_s: float = 0.2
+    health_every_s: float = 5.0
+    failed_checks: int = 6
+    stop_grace_s: float = 8.0
+    first_pause_s: float = 1.0
+    longest_pause_s: float = 60.0
+    stable_after_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperTools:
+    """What keepers act through.
+
+    `admit` looks at a spec's files and may block; engines that can be forked go to `fork_spawner`, where there is one;
+    `explain` turns last lines and an exit code into a sentence; `slots` bounds how many engines load at once; `turns`
+    keeps them in the order in which they were asked for.
+    """
+
+    spawner: Spawner
+    fork_spawner: Spawner | None
+    make_probe: Callable[[EngineSpec], EngineProbe]
+    admit: Callable[[EngineSpec], Admission]
+    explain: Callable[[list[str], int], str]
+    slots: asyncio.Semaphore
+    turns: asyncio.Lock
+    on_change: Callable[[EngineStatus], None]
+
+
+class EngineFailed(Exception):
+    """The engine is gone or of no use; `is_final`: trying again as it is cannot help."""
+
+    def __init__(self, reason: str, tail: list[str] | None = None, *, is_final: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.tail = tuple(tail or ())
+        self.is_final = is_final
+
+
+class EngineKeeper:
+    """Keeps one engine alive from `run` until `stop`."""
+
+    def __init__(self, spec: EngineSpec, tools: KeeperTools, timing: KeeperTiming) -> None:
+        self.spec = spec
+        self.status = EngineStatus(spec.name, spec.model, spec.version, EngineState.STARTING, time.time())
+        self._tools = tools
+        self._timing = timing
+        self._stopping = asyncio.Event()
+        self._process: EngineProcess | None = None
+        self._started_s = 0.0
+
+    async def run(self) -> None:
+        """Live the engine's life; returns when it was stopped or failed for good."""
+        try:
+            await self._live_and_restart()
+        finally:
+            if self._process is not None:  # cancelled: nothing may be left behind
+                self._process.kill()
+
+    async def _live_and_restart(self) -> None:
+        pause_s = self._timing.first_pause_s
+        while not self._stopping.is_set():
+            try:
+                await self._live()
+            except EngineFailed as failure:
+                if self._stopping.is_set():
+                    break
+                has_been_stable = self._was_ready_for() > self._timing.stable_after_s
+                pause_s = self._timing.first_pause_s if has_been_stable else pause_s
+                self._fail(failure, pause_s)
+                await self._end_process()
+                if failure.is_final:
+                    return
+                await self._sleep(pause_s)
+                pause_s = min(pause_s * 2, self._timing.longest_pause_s)
+                self._update(EngineState.STARTING, restarts=self.status.restarts + 1, next_try_at=None, phase="")
+        await self._end_process()
+        self._update(EngineState.STOPPED, phase="", pid=None, next_try_at=None)
+
+    def stop(self) -> None:
+        """Ask the engine to end: SIGTERM, a grace time, SIGKILL to its whole group. `run` returns soon after."""
+        if not self._stopping.is_set():
+            if self.status.state is not EngineState.FAILED:
+                self._update(EngineState.DRAINING, phase="stopping")
+            self._stopping.set()
+
+    async def _live(self) -> None:
+        """One life from launch to end. Raises EngineFailed unless it was stopped."""
+        self._update(EngineState.STARTING, phase="checking the checkpoint", progress=0.0)
+        async with self._tools.turns:
+            admission = await asyncio.to_thread(self._tools.admit, self.spec)
+        if admission.fault is not None:
+            raise EngineFailed(admission.fault, is_final=True)
+        if self._tools.slots.locked():
+            self._update(EngineState.STARTING, phase="waiting for another engine to load")
+        async with self._tools.slots:
+            if self._stopping.is_set():
+                return
+            process = await self._launch()
+            await self._guard(process, self._bring_up(admission), self._timing.start_timeout_s)
+        if not self._stopping.is_set():
+            await self._guard(process, self._watch(), None)
+
+    async def _launch(self) -> EngineProcess:
+        self._started_s = time.monotonic()
+        self.spec.socket.unlink(missing_ok=True)  # vLLM neither removes nor reuses a socket file
+        progress = LoadProgress()
+
+        def note(line: str) -> None:
+            logger.debug("%s | %s", self.spec.name, line)
+            if self.status.state is EngineState.STARTING and progress.read(line):
+                self._update(EngineState.STARTING, phase=progress.phase, progress=progress.fraction)
+
+        self._update(EngineState.STARTING, phase="loading vLLM", progress=0.02)
+        try:
+            forking = self._tools.fork_spawner if self.spec.can_fork else None
+            self._process = await (forking or self._tools.spawner).spawn(self.spec.build_launch(), note)
+        except ValueError as error:
+            raise EngineFailed(str(error), is_final=True) from error
+        except OSError as error:
+            raise EngineFailed(f"the engine could not be launched: {error}") from error
+        self._update(EngineState.STARTING, pid=self._process.pid)
+        return self._process
+
+    async def _guard(self, process: EngineProcess, work: Coroutine[None, None, None], timeout_s: float | None) -> None:
+        """Do `work` while the process lives and nobody wants it stopped. Raises EngineFailed when the process ends."""
+        tasks = TaskSet()
+        working = tasks.start(_end_of(work), f"{self.spec.name} work")
+        ending = tasks.start(process.wait(), f"{self.spec.name} exit")
+        stopping = tasks.start(self._stopping.wait(), f"{self.spec.name} stop")
+        try:
+            done, _ = await asyncio.wait(
+                (working, ending, stopping), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            await tasks.close()
+        if stopping in done:
+            return
+        if ending in done:
+            tail = process.tail()
+            # vLLM exits with 2 for flags it does not know: no restart mends that.
+            raise EngineFailed(self._tools.explain(tail, ending.result()), tail, is_final=ending.result() == 2)
+        if not done:
+            raise EngineFailed(f"the engine was not ready within {timeout_s:g} s", process.tail())
+        if (failure := working.result()) is not None:
+            raise EngineFailed(failure.reason, list(failure.tail) or process.tail())
+
+    async def _bring_up(self, admission: Admission) -> None:
+        probe = self._tools.make_probe(self.spec)
+        try:
+            while not await probe.is_healthy():
+                await asyncio.sleep(self._timing.poll_s)
+            self._update(EngineState.WARMING, phase="waiting for a first token", progress=0.95)
+            adapters = tuple(name for name, _ in self.spec.adapters)
+            await probe.warm(is_visual=admission.is_visual, adapters=adapters)
+            length = await probe.read_max_model_len()
+        except ProbeFailed as error:
+            raise EngineFailed(str(error)) from error
+        finally:
+            await probe.close()
+        took_s = time.monotonic() - self._started_s
+        self._update(
+            EngineState.READY, phase="", progress=None, reason=None, tail=(), max_model_len=length, ready_after_s=took_s
+        )
+
+    async def _watch(self) -> None:
+        probe = self._tools.make_probe(self.spec)
+        failed = 0
+        try:
+            while failed < self._timing.failed_checks:
+                await asyncio.sleep(self._timing.health_every_s)
+                failed = 0 if await probe.is_healthy() else failed + 1
+        finally:
+            await probe.close()
+        raise EngineFailed(f"the engine failed {failed} health checks in a row")
+
+    async def _end_process(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if self._stopping.is_set():
+            process.terminate()
+            try:
+                async with asyncio.timeout(self._timing.stop_grace_s):
+                    await process.wait()
+            except TimeoutError:
+                logger.warning(
+                    "%s did not end within %g s of SIGTERM: killing it", self.spec.name, self._timing.stop_grace_s
+                )
+        process.kill()
+        await process.wait()
+        self.spec.socket.unlink(missing_ok=True)
+
+    async def _sleep(self, pause_s: float) -> None:
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+
+    def _was_ready_for(self) -> float:
+        return time.time() - self.status.since if self.status.state is EngineState.READY else 0.0
+
+    def _fail(self, failure: EngineFailed, pause_s: float) -> None:
+        is_news = failure.reason != self.status.reason
+        self._update(
+            EngineState.FAILED, reason=failure.reason, tail=failure.tail, phase="", progress=None, pid=None,
+            next_try_at=None if failure.is_final else time.time() + pause_s,
+        )  # fmt: skip
+        again = "not tried again" if failure.is_final else f"next try in {pause_s:g} s"
+        logger.error("%s failed: %s (%s)", self.spec.name, failure.reason, again)
+        for line in failure.tail if is_news else ():
+            logger.error("%s | %s", self.spec.name, line)
+
+    def _update(self, state: EngineState, **changes: object) -> None:
+        since = self.status.since if state is self.status.state else time.time()
+        self.status = replace(self.status, state=state, since=since, **changes)  # type: ignore[arg-type]
+        self._tools.on_change(self.status)
+
+
+async def _end_of(work: Coroutine[None, None, None]) -> EngineFailed | None:
+    """Await `work`; an engine's failure becomes a value, since it is an expected end of a task."""
+    try:
+        await work
+    except EngineFailed as failure:
+        return failure
+    return None

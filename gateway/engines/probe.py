@@ -1,0 +1,95 @@
+"""Asking an engine questions: is it alive, and does a real token come out. httpx, off the hot path."""
+
+import base64
+import struct
+import zlib
+from typing import Any
+
+import httpx
+
+from gateway.engines.engine import ProbeFailed
+
+_TIMEOUT = httpx.Timeout(10.0)
+_TOKEN_TIMEOUT = httpx.Timeout(300.0)
+
+
+class Probe:
+    """Questions to one engine over its unix socket."""
+
+    def __init__(self, socket: str, served_name: str) -> None:
+        self._client = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=socket), base_url="http://engine", timeout=_TIMEOUT, trust_env=False
+        )
+        self._name = served_name
+
+    async def close(self) -> None:
+        """Close the probe's connections."""
+        await self._client.aclose()
+
+    async def is_healthy(self) -> bool:
+        """True if the engine says it is alive; a refused connection, a timeout or 503 says it is not."""
+        try:
+            return (await self._client.get("/health")).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    async def read_max_model_len(self) -> int | None:
+        """The context length the engine settled on, in tokens."""
+        cards = (await self._post_or_get("/v1/models")).json().get("data", [])
+        length = cards[0].get("max_model_len") if cards else None
+        return length if isinstance(length, int) else None
+
+    async def warm(self, *, is_visual: bool, adapters: tuple[str, ...] = ()) -> None:
+        """Make the engine produce a token, for each adapter too; and look at a picture if it should be able to.
+
+        Raises ProbeFailed when no token comes out.
+        """
+        for name in (self._name, *adapters):
+            await self._complete(name)
+        if is_visual:
+            await self._look(self._name)
+
+    async def _complete(self, name: str) -> None:
+        question = {"model": name, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
+        answer = await self._post_or_get("/v1/completions", question)
+        if answer.status_code in (400, 404, 405, 501):  # not a generative model, or one without plain completions
+            answer = await self._post_or_get("/v1/embeddings", {"model": name, "input": "Hello"})
+        elif answer.status_code == 200 and not answer.json().get("usage", {}).get("completion_tokens"):
+            raise ProbeFailed(f"no token came out for {name}: {answer.text[:300]}")
+        if answer.status_code != 200:
+            raise ProbeFailed(f"the first request to {name} failed with {answer.status_code}: {_sentence(answer)}")
+
+    async def _look(self, name: str) -> None:
+        picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + _grey_png(56)}}
+        messages = [{"role": "user", "content": [picture, {"type": "text", "text": "Hello"}]}]
+        question = {"model": name, "messages": messages, "max_tokens": 1, "temperature": 0}
+        answer = await self._post_or_get("/v1/chat/completions", question)
+        if answer.status_code >= 500:
+            raise ProbeFailed(f"the first picture failed with {answer.status_code}: {_sentence(answer)}")
+
+    async def _post_or_get(self, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
+        try:
+            if body is None:
+                return await self._client.get(path)
+            return await self._client.post(path, json=body, timeout=_TOKEN_TIMEOUT)
+        except httpx.HTTPError as error:
+            raise ProbeFailed(f"{path} got no answer ({type(error).__name__})") from error
+
+
+def _sentence(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["error"]["message"])[:300]
+    except (ValueError, KeyError, TypeError):
+        return answer.text[:300]
+
+
+def _grey_png(side: int) -> str:
+    """A grey square as base64 PNG."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = (b"\x00" + b"\x80\x80\x80" * side) * side
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return base64.b64encode(png).decode()

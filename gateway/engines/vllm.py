@@ -1,0 +1,192 @@
+"""The vLLM engine: from a version's settings to the process to launch. Starts nothing and keeps nothing."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gateway.engines import launcher
+from gateway.engines.machine import Machine
+from gateway.engines.process import LaunchSpec
+
+_MIB = 2**20
+
+_OWNED_FLAGS = ("model", "served-model-name", "uds", "host", "port", "api-key", "ssl-keyfile", "ssl-certfile")
+"""Flags by which the gateway reaches its engine."""
+
+_SWITCHES = (
+    "aggregate-engine-logging",
+    "data-parallel-multi-port-external-lb",
+    "disable-log-stats",
+    "grpc",
+    "headless",
+)
+"""Boolean flags of vLLM that have no opposite."""
+
+_JSON_LISTS = ("allowed-headers", "allowed-methods", "allowed-origins")
+_REPEATED_FLAGS = ("middleware",)
+_PARALLEL_FLAGS = ("data-parallel-size", "pipeline-parallel-size", "tensor-parallel-size")
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+_MAX_LORAS_AT_ONCE = 8
+
+
+class EngineArgsError(ValueError):
+    """An engine argument that cannot be passed on; the message is a sentence for people."""
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """One engine to start. `index` counts the replicas of a version; `threads` None means: as fits the machine.
+
+    `env` is added to the engine's environment; `empty_dir` is a folder with nothing in it.
+    """
+
+    model: str
+    version: str
+    index: int
+    checkpoint: Path
+    adapters: Mapping[str, Path]
+    engine_args: Mapping[str, Any]
+    speculative: Mapping[str, Any] | None
+    uds: Path
+    cpu: bool
+    drain_grace_s: float
+    threads: int | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    empty_dir: Path | None = None
+
+
+def build_launch_spec(request: EngineRequest, machine: Machine) -> LaunchSpec:
+    """The process that serves `request`. Raises EngineArgsError for arguments that are the gateway's own."""
+    wanted = {_plain_name(name): value for name, value in request.engine_args.items()}
+    for name in wanted:
+        _refuse_owned(name)
+    flags = {**_own_flags(request), **_adapter_flags(request)}
+    if request.cpu:
+        flags |= _cpu_flags(wanted, machine)
+    return LaunchSpec(
+        name=f"{request.model}:{request.version}#{request.index}",
+        module=launcher.__name__,
+        args=tuple(word for name, value in {**flags, **wanted}.items() for word in _render_flag(name, value)),
+        env={**_environment(request, machine, is_parallel=_is_parallel(wanted)), **request.env},
+    )
+
+
+def is_forkable(request: EngineRequest) -> bool:
+    """Whether this engine may be forked: on the CPU, and in as few processes as vLLM has."""
+    return request.cpu and not _is_parallel({_plain_name(name): value for name, value in request.engine_args.items()})
+
+
+def served_name(request: EngineRequest) -> str:
+    """The name in the engine's answers: the model's public name, so that they can be passed on unchanged."""
+    return request.model
+
+
+def adapter_name(request: EngineRequest, adapter: str) -> str:
+    """The engine's name for an adapter, which is its public id."""
+    return f"{request.model}:{request.version}+{adapter}"
+
+
+def _plain_name(name: str) -> str:
+    return name.lstrip("-").replace("_", "-")
+
+
+def _refuse_owned(name: str) -> None:
+    # vLLM takes any unambiguous beginning of a flag for the flag.
+    for owned in _OWNED_FLAGS:
+        if name and owned.startswith(name):
+            raise EngineArgsError(f"engine_args: '{name}' is set by the gateway itself ({owned}); take it out")
+
+
+def _own_flags(request: EngineRequest) -> dict[str, Any]:
+    flags: dict[str, Any] = {
+        "model": str(request.checkpoint),
+        "served-model-name": served_name(request),
+        "uds": str(request.uds),
+        "shutdown-timeout": math.ceil(request.drain_grace_s),
+        "enable-request-id-headers": True,
+        # Every request has its line in the gateway's own log.
+        "disable-uvicorn-access-log": True,
+    }
+    if request.empty_dir is not None:
+        # With any folder allowed, vLLM refuses file:// URLs outside it with 400; with none it answers 500.
+        flags["allowed-local-media-path"] = str(request.empty_dir)
+    if request.speculative:
+        flags["speculative-config"] = dict(request.speculative)
+    return flags
+
+
+def _adapter_flags(request: EngineRequest) -> dict[str, Any]:
+    if not request.adapters:
+        return {}
+    rank = max(_read_rank(folder) for folder in request.adapters.values())
+    modules = [
+        {"name": adapter_name(request, name), "path": str(folder), "base_model_name": served_name(request)}
+        for name, folder in request.adapters.items()
+    ]
+    return {
+        "enable-lora": True,
+        "lora-modules": modules,
+        "max-loras": min(len(modules), _MAX_LORAS_AT_ONCE),
+        "max-lora-rank": next((known for known in _LORA_RANKS if known >= rank), rank),
+    }
+
+
+def _read_rank(folder: Path) -> int:
+    path = folder / "adapter_config.json"
+    try:
+        content = json.loads(path.read_text())
+        ranks = [content["r"], *content.get("rank_pattern", {}).values()]
+        return max(int(rank) for rank in ranks)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as failure:
+        raise EngineArgsError(f"{path} does not say the adapter's rank (r): {failure}") from failure
+
+
+def _cpu_flags(wanted: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
+    # auto: as long as the KV cache allows, where vLLM would otherwise refuse to start.
+    flags: dict[str, Any] = {"enforce-eager": True, "max-model-len": "auto"}
+    if "gpu-memory-utilization" not in wanted:
+        # vLLM's own default is 92 % of the machine's memory.
+        flags["kv-cache-memory-bytes"] = min(max(machine.memory_bytes // 64, 128 * _MIB), 16 * 1024 * _MIB)
+    return flags
+
+
+def _environment(request: EngineRequest, machine: Machine, is_parallel: bool) -> dict[str, str]:
+    # An API key meant for somebody else's vLLM would lock the gateway out of its own engine.
+    env = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_API_KEY": ""}
+    draft = (request.speculative or {}).get("model")
+    if request.checkpoint.is_dir() and (draft is None or Path(str(draft)).is_dir()):
+        env["HF_HUB_OFFLINE"] = "1"
+    if request.cpu and not is_parallel:
+        env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        # Half the cores: the other half are hyper-threads, or busy with the API server and other engines.
+        env["OMP_NUM_THREADS"] = str(request.threads or max(1, machine.cores // 2))
+    return env
+
+
+def _is_parallel(wanted: Mapping[str, Any]) -> bool:
+    return any(int(wanted.get(name, 1)) > 1 for name in _PARALLEL_FLAGS)
+
+
+def _render_flag(name: str, value: Any) -> Iterator[str]:
+    match value:
+        case None:
+            return
+        case bool():
+            if value or name not in _SWITCHES:
+                yield f"--{name}" if value else f"--no-{name}"
+        case list() | tuple() if name in _REPEATED_FLAGS:
+            for part in value:
+                yield from (f"--{name}", _render_value(part))
+        case list() | tuple() if name not in _JSON_LISTS:
+            if value:
+                yield from (f"--{name}", *map(_render_value, value))
+        case _:
+            # One word, so that a value that begins with a dash is not read as a flag.
+            yield f"--{name}={_render_value(value)}"
+
+
+def _render_value(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict | list | tuple) else str(value)

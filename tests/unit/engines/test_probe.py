@@ -1,0 +1,117 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.engines.engine import ProbeFailed
+from gateway.engines.probe import Probe
+
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+def probe(tmp_path: Path, handler: Handler, monkeypatch: pytest.MonkeyPatch) -> Probe:
+    monkeypatch.setattr(httpx, "AsyncHTTPTransport", lambda uds: httpx.MockTransport(handler))
+    return Probe(str(tmp_path / "e.sock"), "shapes")
+
+
+def tokens(count: int) -> httpx.Response:
+    return httpx.Response(200, json={"choices": [], "usage": {"completion_tokens": count}})
+
+
+async def test_health(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([httpx.Response(200), httpx.Response(503), httpx.ConnectError("refused")])
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        found = next(answers)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    asked = probe(tmp_path, handle, monkeypatch)
+    assert [await asked.is_healthy() for _ in range(3)] == [True, False, False]
+    await asked.close()
+
+
+async def test_warming_asks_the_model_and_each_adapter_for_a_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, Any]] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append((request.url.path, json.loads(request.content)))
+        return tokens(1)
+
+    asked = probe(tmp_path, handle, monkeypatch)
+    await asked.warm(is_visual=True, adapters=("shapes:v1+mirror",))
+    assert [(path, body["model"]) for path, body in seen] == [
+        ("/v1/completions", "shapes"),
+        ("/v1/completions", "shapes:v1+mirror"),
+        ("/v1/chat/completions", "shapes"),
+    ]
+    assert seen[2][1]["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
+    await asked.close()
+
+
+async def test_an_answer_without_a_token_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = probe(tmp_path, lambda request: tokens(0), monkeypatch)
+    with pytest.raises(ProbeFailed, match="no token came out"):
+        await asked.warm(is_visual=False)
+    await asked.close()
+
+
+async def test_a_model_that_embeds_is_asked_for_an_embedding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.path)
+        return httpx.Response(200 if request.url.path == "/v1/embeddings" else 404, json={})
+
+    asked = probe(tmp_path, handle, monkeypatch)
+    await asked.warm(is_visual=False)
+    assert seen == ["/v1/completions", "/v1/embeddings"]
+    await asked.close()
+
+
+async def test_the_engines_own_words_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failure = httpx.Response(500, json={"error": {"message": "EngineCore died"}})
+    asked = probe(tmp_path, lambda request: failure, monkeypatch)
+    with pytest.raises(ProbeFailed, match="failed with 500: EngineCore died"):
+        await asked.warm(is_visual=False)
+    await asked.close()
+
+
+async def test_a_picture_that_breaks_the_engine_is_a_failure_one_that_is_refused_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for status, is_failure in ((400, False), (500, True)):
+
+        def handle(request: httpx.Request, status: int = status) -> httpx.Response:
+            return tokens(1) if request.url.path == "/v1/completions" else httpx.Response(status, text="no")
+
+        asked = probe(tmp_path, handle, monkeypatch)
+        if is_failure:
+            with pytest.raises(ProbeFailed, match="first picture failed with 500"):
+                await asked.warm(is_visual=True)
+        else:
+            await asked.warm(is_visual=True)
+        await asked.close()
+
+
+async def test_the_context_length_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = {"data": [{"id": "shapes", "max_model_len": 2048}]}
+    asked = probe(tmp_path, lambda request: httpx.Response(200, json=cards), monkeypatch)
+    assert await asked.read_max_model_len() == 2048
+    await asked.close()
+
+
+async def test_silence_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadTimeout("slow")
+
+    asked = probe(tmp_path, refuse, monkeypatch)
+    with pytest.raises(ProbeFailed, match="/v1/completions got no answer"):
+        await asked.warm(is_visual=False)
+    await asked.close()

@@ -1,0 +1,212 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.engines.machine import Machine
+from gateway.engines.vllm import EngineArgsError, EngineRequest, adapter_name, build_launch_spec, is_forkable
+
+SMALL = Machine(cores=2, memory_bytes=24 * 2**30)
+REQUEST = EngineRequest(
+    model="shapes",
+    version="v1",
+    index=0,
+    checkpoint=Path("/models/shapes-v1"),
+    adapters={},
+    engine_args={},
+    speculative=None,
+    uds=Path("/run/gw/0.sock"),
+    cpu=True,
+    drain_grace_s=12.5,
+)
+
+
+def flags(machine: Machine = SMALL, **changes: Any) -> dict[str, list[str]]:
+    """The command line as flag → values."""
+    found: dict[str, list[str]] = {}
+    for word in build_launch_spec(replace(REQUEST, **changes), machine).args:
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            found.setdefault(name, []).extend([value] if equals else [])
+            last = name
+        else:
+            found[last].append(word)
+    return found
+
+
+def env(machine: Machine = SMALL, **changes: Any) -> dict[str, str]:
+    return dict(build_launch_spec(replace(REQUEST, **changes), machine).env)
+
+
+def adapter(folder: Path, **config: Any) -> Path:
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_names_the_engine_and_where_it_listens() -> None:
+    spec = build_launch_spec(REQUEST, SMALL)
+    assert (spec.name, spec.module) == ("shapes:v1#0", "gateway.engines.launcher")
+    found = flags()
+    assert found["--model"] == ["/models/shapes-v1"]
+    assert found["--served-model-name"] == ["shapes"]
+    assert found["--uds"] == ["/run/gw/0.sock"]
+
+
+def test_running_answers_get_the_grace_time_in_whole_seconds() -> None:
+    assert flags()["--shutdown-timeout"] == ["13"]
+    assert flags(drain_grace_s=0)["--shutdown-timeout"] == ["0"]
+
+
+def test_on_a_gpu_vllms_own_defaults_stand() -> None:
+    assert set(flags(cpu=False)) == {
+        "--model",
+        "--served-model-name",
+        "--uds",
+        "--shutdown-timeout",
+        "--enable-request-id-headers",
+        "--disable-uvicorn-access-log",
+    }
+    assert set(env(cpu=False)) == {"VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "VLLM_API_KEY"}
+
+
+def test_on_a_cpu_it_is_made_small() -> None:
+    assert flags()["--enforce-eager"] == []
+    assert flags()["--max-model-len"] == ["auto"]
+    assert env()["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+
+
+@pytest.mark.parametrize(("memory_gib", "cache_mib"), [(2, 128), (24, 384), (256, 4096), (4096, 16384)])
+def test_the_kv_cache_is_a_small_part_of_the_memory(memory_gib: int, cache_mib: int) -> None:
+    machine = Machine(cores=2, memory_bytes=memory_gib * 2**30)
+    assert flags(machine)["--kv-cache-memory-bytes"] == [str(cache_mib * 2**20)]
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, "1"), (2, "1"), (8, "4"), (64, "32")])
+def test_threads_fit_the_cores(cores: int, threads: str) -> None:
+    assert env(Machine(cores=cores, memory_bytes=2**34))["OMP_NUM_THREADS"] == threads
+
+
+def test_asked_for_threads_win() -> None:
+    assert env(threads=5)["OMP_NUM_THREADS"] == "5"
+
+
+def test_the_users_flags_win_over_ours() -> None:
+    found = flags(
+        engine_args={
+            "kv_cache_memory_bytes": "1G",
+            "enforce-eager": False,
+            "--max-model-len": 77,
+            "shutdown-timeout": 1,
+        }
+    )
+    assert found["--kv-cache-memory-bytes"] == ["1G"]
+    assert found["--max-model-len"] == ["77"]
+    assert found["--shutdown-timeout"] == ["1"]
+    assert "--no-enforce-eager" in found
+    assert "--enforce-eager" not in found
+
+
+def test_a_share_of_memory_replaces_our_size_of_the_cache() -> None:
+    assert "--kv-cache-memory-bytes" not in flags(engine_args={"gpu-memory-utilization": 0.3})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("enable-prefix-caching", True, ["--enable-prefix-caching"]),
+        ("enable-prefix-caching", False, ["--no-enable-prefix-caching"]),
+        ("disable-log-stats", True, ["--disable-log-stats"]),
+        ("disable-log-stats", False, []),
+        ("dtype", None, []),
+        ("dtype", "float32", ["--dtype=float32"]),
+        ("limit-mm-per-prompt", {"image": 2}, ['--limit-mm-per-prompt={"image": 2}']),
+        ("allowed-media-domains", ["a.org", "b.org"], ["--allowed-media-domains", "a.org", "b.org"]),
+        ("allowed-media-domains", [], []),
+        ("allowed-origins", ["*"], ['--allowed-origins=["*"]']),
+        ("middleware", ["a.B", "c.D"], ["--middleware", "a.B", "--middleware", "c.D"]),
+        ("seed", -1, ["--seed=-1"]),
+    ],
+)
+def test_every_kind_of_value_is_written_as_vllm_reads_it(name: str, value: Any, words: list[str]) -> None:
+    base = build_launch_spec(replace(REQUEST, cpu=False), SMALL).args
+    spec = build_launch_spec(replace(REQUEST, cpu=False, engine_args={name: value}), SMALL)
+    assert list(spec.args[len(base) :]) == words
+
+
+@pytest.mark.parametrize(
+    "name", ["uds", "host", "port", "model", "served-model-name", "served_model_name", "--port", "api-key", "serv"]
+)
+def test_flags_by_which_the_gateway_reaches_the_engine_are_refused(name: str) -> None:
+    with pytest.raises(EngineArgsError, match=r"engine_args: '.*' is set by the gateway itself"):
+        flags(engine_args={name: "x"})
+
+
+def test_flags_that_only_look_like_ours_are_passed_on() -> None:
+    assert flags(engine_args={"model-impl": "vllm"})["--model-impl"] == ["vllm"]
+
+
+def test_speculative_decoding_is_passed_as_json() -> None:
+    wanted = {"method": "ngram", "num_speculative_tokens": 3}
+    assert json.loads(flags(speculative=wanted)["--speculative-config"][0]) == wanted
+
+
+def test_adapters_are_served_under_their_public_ids(tmp_path: Path) -> None:
+    adapters = {
+        "colours": adapter(tmp_path / "a", r=4),
+        "big": adapter(tmp_path / "b", r=12, rank_pattern={"lm_head": 20}),
+    }
+    found = flags(adapters=adapters)
+    assert found["--enable-lora"] == []
+    assert found["--max-loras"] == ["2"]
+    assert found["--max-lora-rank"] == ["32"]
+    assert [json.loads(module) for module in found["--lora-modules"]] == [
+        {"name": "shapes:v1+colours", "path": str(tmp_path / "a"), "base_model_name": "shapes"},
+        {"name": "shapes:v1+big", "path": str(tmp_path / "b"), "base_model_name": "shapes"},
+    ]
+    assert adapter_name(REQUEST, "colours") == "shapes:v1+colours"
+
+
+@pytest.mark.parametrize("content", [None, "no json", "{}", "[]", '{"r": "many"}'])
+def test_an_adapter_without_a_rank_is_an_error_that_names_the_file(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "adapter_config.json").write_text(content)
+    with pytest.raises(EngineArgsError, match=r"adapter_config\.json does not say the adapter's rank"):
+        flags(adapters={"a": tmp_path})
+
+
+def test_nothing_is_looked_up_online_for_a_folder(tmp_path: Path) -> None:
+    assert env(checkpoint=tmp_path)["HF_HUB_OFFLINE"] == "1"
+    assert "HF_HUB_OFFLINE" not in env(checkpoint=tmp_path / "nowhere")
+    draft = {"method": "draft_model", "model": "org/draft"}
+    assert "HF_HUB_OFFLINE" not in env(checkpoint=tmp_path, speculative=draft)
+    assert env(checkpoint=tmp_path, speculative={"method": "ngram"})["HF_HUB_OFFLINE"] == "1"
+
+
+def test_the_kv_cache_variable_is_never_set() -> None:
+    assert "VLLM_CPU_KVCACHE_SPACE" not in env()
+
+
+def test_the_versions_environment_wins() -> None:
+    assert env(env={"OMP_NUM_THREADS": "3", "X": "y"})["OMP_NUM_THREADS"] == "3"
+    assert env(env={"X": "y"})["X"] == "y"
+
+
+def test_only_single_engines_on_the_cpu_are_forked() -> None:
+    assert is_forkable(REQUEST)
+    assert not is_forkable(replace(REQUEST, cpu=False))
+    parallel = replace(REQUEST, engine_args={"tensor_parallel_size": 2})
+    assert not is_forkable(parallel)
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in build_launch_spec(parallel, SMALL).env
+
+
+def test_local_files_are_refused_by_allowing_an_empty_folder_only() -> None:
+    assert "--allowed-local-media-path" not in flags()
+    assert flags(empty_dir=Path("/run/gw/empty"))["--allowed-local-media-path"] == ["/run/gw/empty"]
+
+
+def test_the_users_environment_wins() -> None:
+    found = env(env={"OMP_NUM_THREADS": "7", "MINE": "1"})
+    assert (found["OMP_NUM_THREADS"], found["MINE"], found["VLLM_NO_USAGE_STATS"]) == ("7", "1", "1")
