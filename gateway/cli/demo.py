@@ -22,11 +22,11 @@ async def greet(gateway: Gateway) -> None:
     from gateway.cli.chat import to_url
 
     started_s = time.monotonic()
-    sample = json.loads((_PICTURES / "answers.json").read_text())[0]
-    picture = _PICTURES / sample["picture"]
+    name, samples = next(iter(json.loads((_PICTURES / "answers.json").read_text()).items()))
+    picture, question = _PICTURES / name, samples[0]["question"]
     content = [
         {"type": "image_url", "image_url": {"url": to_url(str(picture))}},
-        {"type": "text", "text": sample["question"]},
+        {"type": "text", "text": question},
     ]
     body = {"model": "shapes", "messages": [{"role": "user", "content": content}]}
     async with httpx.AsyncClient(base_url=gateway.public_url, timeout=60.0, trust_env=False) as client:
@@ -39,10 +39,10 @@ async def greet(gateway: Gateway) -> None:
     text = answer.json()["choices"][0]["message"]["content"]
     print(
         f"\n  asked shapes:{version} about {picture.name}, {took_s:.1f} s after the start\n"
-        f"    {sample['question']}\n"
+        f"    {question}\n"
         f"    {text}\n\n"
         "  now yours:\n"
-        f'    gateway chat --url {gateway.public_url} --image {picture} "{sample["question"]}"\n'
+        f'    gateway chat --url {gateway.public_url} --image {picture} "{question}"\n'
         f"    gateway models --admin-url {gateway.admin_url}\n"
         f"    curl {gateway.public_url}/v1/models\n",
         flush=True,

@@ -18,6 +18,8 @@ from gateway.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
 
+_TOLD_LINES = 400  # the root of a failure stands far above the last line
+
 
 class EngineProbe(Protocol):
     """The questions a keeper asks; `probe.Probe` is the real one."""
@@ -82,6 +84,7 @@ class EngineKeeper:
         self._stopping = asyncio.Event()
         self._process: EngineProcess | None = None
         self._started_s = 0.0
+        self._is_up = False
 
     async def run(self) -> None:
         """Live the engine's life; returns when it was stopped or failed for good."""
@@ -137,6 +140,7 @@ class EngineKeeper:
 
     async def _launch(self) -> EngineProcess:
         self._started_s = time.monotonic()
+        self._is_up = False
         self.spec.socket.unlink(missing_ok=True)  # vLLM neither removes nor reuses a socket file
         progress = LoadProgress()
 
@@ -171,9 +175,10 @@ class EngineKeeper:
         if stopping in done:
             return
         if ending in done:
-            tail = process.tail()
+            code = ending.result()
+            reason = self._tools.explain(process.tail(_TOLD_LINES), code)
             # vLLM exits with 2 for flags it does not know: no restart mends that.
-            raise EngineFailed(self._tools.explain(tail, ending.result()), tail, is_final=ending.result() == 2)
+            raise EngineFailed(reason, process.tail(), is_final=code == 2)
         if not done:
             raise EngineFailed(f"the engine was not ready within {timeout_s:g} s", process.tail())
         if (failure := working.result()) is not None:
@@ -192,6 +197,7 @@ class EngineKeeper:
             raise EngineFailed(str(error)) from error
         finally:
             await probe.close()
+        self._is_up = True
         took_s = time.monotonic() - self._started_s
         self._update(
             EngineState.READY, phase="", progress=None, reason=None, tail=(), max_model_len=length, ready_after_s=took_s
@@ -212,7 +218,8 @@ class EngineKeeper:
         process, self._process = self._process, None
         if process is None:
             return
-        if self._stopping.is_set():
+        # vLLM takes no SIGTERM while it loads.
+        if self._is_up and self._stopping.is_set():
             process.terminate()
             try:
                 async with asyncio.timeout(self._timing.stop_grace_s):

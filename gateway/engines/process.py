@@ -183,9 +183,13 @@ class ForkSpawner:
         if spec.module != launcher.__name__:
             raise LaunchFailed(f"{spec.name}: only {launcher.__name__} can be forked, not {spec.module}")
         async with self._starting:
-            if self._server is None or self._server.has_ended:
+            if self._server is not None and self._server.has_ended:
+                await self._server.stop()  # dead, but perhaps not yet gone
+                self._server = None
+            if self._server is None:
                 self._server = await _ForkServer.start(self._server_module, spec)
-        return await self._server.fork(spec, on_line)
+            server = self._server
+        return await server.fork(spec, on_line)
 
     async def close(self) -> None:
         """End the fork server, and with it any engine that still runs."""
