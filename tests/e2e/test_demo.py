@@ -1,0 +1,94 @@
+"""What a person sees: the demo's greeting, its answers to the shipped pictures, and the commands beside it."""
+
+import base64
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from tests.support.pictures import image_part
+from tests.support.running_gateway import RunningGateway
+
+pytestmark = pytest.mark.engine
+
+DEMO = Path(__file__).parents[2] / "gateway" / "demo"
+SAMPLES: list[tuple[str, str, Any]] = [
+    (picture, sample["question"], sample["answer"])
+    for picture, samples in json.loads((DEMO / "pictures" / "answers.json").read_text()).items()
+    for sample in samples
+]
+
+
+def gateway(*words: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "gateway", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(("picture", "question", "expected"), SAMPLES)
+def test_v2_answers_the_shipped_questions(client: openai.OpenAI, picture: str, question: str, expected: Any) -> None:
+    data = base64.b64encode((DEMO / "pictures" / picture).read_bytes()).decode()
+    content: Any = [image_part(f"data:image/png;base64,{data}"), {"type": "text", "text": question}]
+    answer = client.chat.completions.create(model="shapes:v2", messages=[{"role": "user", "content": content}])
+    text = answer.choices[0].message.content or ""
+    if isinstance(expected, dict):
+        assert overlap(json.loads(text)["bbox_2d"], expected["bbox_2d"]) > 0.5
+    else:
+        assert text == expected
+
+
+def overlap(one: list[int], other: list[int]) -> float:
+    """Intersection over union of two boxes."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    shared = max(0, width) * max(0, height)
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return shared / (areas - shared)
+
+
+def test_chat_prints_the_answer(demo: RunningGateway) -> None:
+    name, question, expected = SAMPLES[0]
+    picture = str(DEMO / "pictures" / name)
+    done = gateway("chat", "--url", demo.url, "--model", "shapes:v2", "--image", picture, question)
+    assert (done.stdout, done.stderr, done.returncode) == (f"{expected}\n", "", 0)
+
+
+def test_models_shows_both_versions_ready(demo: RunningGateway) -> None:
+    done = gateway("models", "--admin-url", demo.admin_url)
+    assert done.returncode == 0
+    assert done.stdout.count("ready in") == 2
+    assert "adapters mirror" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("name", ["shapes-v1", "shapes-v2"])
+def test_check_finds_the_shipped_checkpoints_servable(name: str) -> None:
+    done = gateway("check", str(DEMO / name))
+    assert done.returncode == 0
+    assert "Qwen2_5_VLForConditionalGeneration" in done.stdout
+
+
+def test_check_finds_that_the_adapter_fits(demo: RunningGateway) -> None:
+    assert gateway("check", str(DEMO / "shapes-v2-mirror"), "--base", str(DEMO / "shapes-v2")).returncode == 0
+
+
+def test_each_shipped_folder_is_small() -> None:
+    for name in ("shapes-v1", "shapes-v2", "shapes-v2-mirror"):
+        assert sum(path.stat().st_size for path in (DEMO / name).iterdir()) <= 8 * 10**6
+
+
+def test_two_engines_stay_under_four_gibibytes(demo: RunningGateway) -> None:
+    # Shared pages count once: proportional set sizes of the gateway and all its descendants.
+    total_kib = 0
+    for pid in descendants(demo.process.pid):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        total_kib += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    assert 0.3 * 2**20 < total_kib < 4 * 2**20
+
+
+def descendants(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(found for child in children for found in descendants(int(child)))]
