@@ -53,8 +53,11 @@ class _Orders:
     def __init__(self) -> None:
         self.stop = asyncio.Event()
         self.hurry = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, self._take)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._take)
+        # Reserved for reading the file again: it must not end a gateway meanwhile.
+        loop.add_signal_handler(signal.SIGHUP, logger.warning, "SIGHUP is ignored: settings are read at the start only")
 
     def _take(self) -> None:
         (self.hurry if self.stop.is_set() else self.stop).set()

@@ -6,6 +6,7 @@
     │   ├── BodyTooLarge      413
     │   ├── NotFound          404  (UnknownModel, UnknownRoute)
     │   ├── MethodNotAllowed  405
+    │   ├── BodyTooSlow       408
     │   └── Unauthorized      401
     ├── NoCapacity            503  (NoReplica, Draining): retry later
     ├── UpstreamFailed        502  (UpstreamTimeout 504): the engine did not answer as it should
@@ -57,6 +58,11 @@ class UnsupportedMedia(BadRequest):
 class BodyTooLarge(BadRequest):
     status = 413
     code = "request_too_large"
+
+
+class BodyTooSlow(BadRequest):
+    status = 408
+    code = "request_timeout"
 
 
 class NotFound(BadRequest):

@@ -20,7 +20,9 @@ def build_admin_app(control: Control, key: str | None) -> FastAPI:
         if not hmac.compare_digest(offered.encode(), key.encode()):
             raise Unauthorized("The admin port needs its key: send authorization: Bearer <key>.")
 
-    app = FastAPI(title="gateway admin", dependencies=[Depends(check_key)])
+    app = FastAPI(
+        title="gateway admin", dependencies=[Depends(check_key)], docs_url=None, redoc_url=None, openapi_url=None
+    )
     add_error_answers(app)
 
     @app.get("/admin/v1/models")

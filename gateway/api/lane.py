@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from gateway.errors import (
-    BadRequest,
     BodyTooLarge,
+    BodyTooSlow,
     GatewayError,
     MethodNotAllowed,
     OperatorFault,
@@ -65,7 +65,7 @@ class RelayLane:
         except GatewayError as error:
             await _answer(call, error, send)
         except TimeoutError:
-            await _answer(call, BadRequest(f"The request body did not arrive within {_BODY_TIMEOUT_S:g} s."), send)
+            await _answer(call, BodyTooSlow(f"The request body did not arrive within {_BODY_TIMEOUT_S:g} s."), send)
         except Exception:
             logger.exception("request %s failed inside the gateway", record.request_id)
             if call.has_begun:

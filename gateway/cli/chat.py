@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         return 2
     headers = {"authorization": f"Bearer {args.key}"} if args.key else {}
     try:
-        with httpx.Client(base_url=args.url, timeout=_TIMEOUT, headers=headers) as client:
+        with httpx.Client(base_url=args.url, timeout=_TIMEOUT, headers=headers, trust_env=False) as client:
             body["model"] = args.model or _first_model(client)
             for piece in stream_answer(client, body):
                 print(piece, end="", flush=True)

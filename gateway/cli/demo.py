@@ -1,6 +1,7 @@
 """What `gateway serve --demo` says: it asks the first question itself, so that one sees an answer, and how to go on."""
 
 import asyncio
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -28,7 +29,7 @@ async def greet(gateway: Gateway) -> None:
         {"type": "image_url", "image_url": {"url": to_url(str(picture))}},
         {"type": "text", "text": question},
     ]
-    body = {"model": "shapes", "messages": [{"role": "user", "content": content}]}
+    body = {"messages": [{"role": "user", "content": content}]}
     async with httpx.AsyncClient(base_url=gateway.public_url, timeout=60.0, trust_env=False) as client:
         answer = await _ask_until_ready(client, gateway, body)
     if answer is None:
@@ -52,11 +53,15 @@ async def greet(gateway: Gateway) -> None:
 async def _ask_until_ready(
     client: "httpx.AsyncClient", gateway: Gateway, body: dict[str, Any]
 ) -> "httpx.Response | None":
+    import httpx
+
     while True:
         was_settled = gateway.control.is_settled()
-        answer = await client.post("/v1/chat/completions", json=body)
-        if answer.status_code == 200:
-            return answer
+        for name in gateway.control.ready_names():
+            with contextlib.suppress(httpx.HTTPError):
+                answer = await client.post("/v1/chat/completions", json=body | {"model": name})
+                if answer.status_code == 200:
+                    return answer
         if was_settled:
             return None
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.1)

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     key = os.environ.get(AdminSettings().key_env)
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
-        with httpx.Client(base_url=args.admin_url, timeout=10.0, headers=headers) as client:
+        with httpx.Client(base_url=args.admin_url, timeout=10.0, headers=headers, trust_env=False) as client:
             models = _fetch(client)
             if args.json:
                 print(json.dumps(models, indent=2))
@@ -85,18 +85,18 @@ def _detail(engine: dict[str, Any], version: dict[str, Any], *, has_bars: bool) 
         length = f"context {engine['max_model_len']}" if engine["max_model_len"] else ""
         adapters = f"adapters {', '.join(version['adapters'])}" if version["adapters"] else ""
         took = f"ready in {engine['ready_after_s']:.1f} s" if engine["ready_after_s"] else ""
-        return ", ".join(part for part in (took, length, adapters) if part)
+        return Text(", ".join(part for part in (took, length, adapters) if part))
     if engine["state"] == "failed":
         again = engine["next_try_at"]
         wait = f" (next try in {max(0, again - time.time()):.0f} s)" if again else ""
         return Text(f"{engine['reason']}{wait}", "red")
     if has_bars and engine["progress"] is not None:
         row = Table.grid(padding=(0, 1))
-        row.add_row(ProgressBar(total=1.0, completed=engine["progress"], width=20), engine["phase"])
+        row.add_row(ProgressBar(total=1.0, completed=engine["progress"], width=20), Text(engine["phase"]))
         return row
     percent = f"{engine['progress']:.0%} " if engine["progress"] is not None else ""
     retried = f" (after: {engine['reason']})" if engine["reason"] else ""
-    return f"{percent}{engine['phase']}{retried}"
+    return Text(f"{percent}{engine['phase']}{retried}")
 
 
 def _show_live(

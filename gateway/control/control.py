@@ -57,6 +57,10 @@ class Control:
         """True when no engine is on its way up any more."""
         return all(status.state in (EngineState.READY, EngineState.FAILED) for status in self._statuses())
 
+    def ready_names(self) -> list[str]:
+        """Public ids of the versions that have a ready engine."""
+        return [f"{status.model}:{status.version}" for status in self._statuses() if status.state is EngineState.READY]
+
     def describe(self) -> list[dict[str, Any]]:
         """Models, versions and engines as the admin API shows them."""
         by_version: dict[tuple[str, str], list[EngineStatus]] = {}

@@ -84,7 +84,9 @@ class EngineKeeper:
         self._stopping = asyncio.Event()
         self._process: EngineProcess | None = None
         self._started_s = 0.0
+        self._up_since_s = 0.0
         self._is_up = False
+        self._has_been_up = False
 
     async def run(self) -> None:
         """Live the engine's life; returns when it was stopped or failed for good."""
@@ -99,9 +101,10 @@ class EngineKeeper:
         while not self._stopping.is_set():
             try:
                 await self._live()
-            except EngineFailed as failure:
+            except Exception as error:  # noqa: BLE001 - the root of an engine's life: whatever happens, it is told
                 if self._stopping.is_set():
                     break
+                failure = _as_failure(error)
                 has_been_stable = self._was_ready_for() > self._timing.stable_after_s
                 pause_s = self._timing.first_pause_s if has_been_stable else pause_s
                 self._fail(failure, pause_s)
@@ -127,16 +130,35 @@ class EngineKeeper:
         async with self._tools.turns:
             admission = await asyncio.to_thread(self._tools.admit, self.spec)
         if admission.fault is not None:
-            raise EngineFailed(admission.fault, is_final=True)
+            # What was served before may only be out of reach for a moment.
+            raise EngineFailed(admission.fault, is_final=not self._has_been_up)
         if self._tools.slots.locked():
             self._update(EngineState.STARTING, phase="waiting for another engine to load")
         async with self._tools.slots:
             if self._stopping.is_set():
                 return
-            process = await self._launch()
+            process = await self._launch_unless_stopped()
+            if process is None:
+                return
             await self._guard(process, self._bring_up(admission), self._timing.start_timeout_s)
         if not self._stopping.is_set():
             await self._guard(process, self._watch(), None)
+
+    async def _launch_unless_stopped(self) -> EngineProcess | None:
+        """Launch; give up at once when told to stop, since loading vLLM takes its time."""
+        tasks = TaskSet()
+        launching = tasks.start(_outcome_of(self._launch()), f"{self.spec.name} launch")
+        stopping = tasks.start(self._stopping.wait(), f"{self.spec.name} stop")
+        try:
+            await asyncio.wait((launching, stopping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await tasks.close()
+        if launching.cancelled():
+            return None
+        outcome = launching.result()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     async def _launch(self) -> EngineProcess:
         self._started_s = time.monotonic()
@@ -149,7 +171,7 @@ class EngineKeeper:
             if self.status.state is EngineState.STARTING and progress.read(line):
                 self._update(EngineState.STARTING, phase=progress.phase, progress=progress.fraction)
 
-        self._update(EngineState.STARTING, phase="loading vLLM", progress=0.02)
+        self._update(EngineState.STARTING, phase="loading", progress=0.02)
         try:
             forking = self._tools.fork_spawner if self.spec.can_fork else None
             self._process = await (forking or self._tools.spawner).spawn(self.spec.build_launch(), note)
@@ -178,10 +200,11 @@ class EngineKeeper:
             code = ending.result()
             reason = self._tools.explain(process.tail(_TOLD_LINES), code)
             # vLLM exits with 2 for flags it does not know: no restart mends that.
-            raise EngineFailed(reason, process.tail(), is_final=code == 2)
+            raise EngineFailed(reason, process.tail(), is_final=code == 2 and not self._is_up)
         if not done:
             raise EngineFailed(f"the engine was not ready within {timeout_s:g} s", process.tail())
-        if (failure := working.result()) is not None:
+        if (error := working.result()) is not None:
+            failure = _as_failure(error)
             raise EngineFailed(failure.reason, list(failure.tail) or process.tail())
 
     async def _bring_up(self, admission: Admission) -> None:
@@ -197,7 +220,8 @@ class EngineKeeper:
             raise EngineFailed(str(error)) from error
         finally:
             await probe.close()
-        self._is_up = True
+        self._is_up = self._has_been_up = True
+        self._up_since_s = time.monotonic()
         took_s = time.monotonic() - self._started_s
         self._update(
             EngineState.READY, phase="", progress=None, reason=None, tail=(), max_model_len=length, ready_after_s=took_s
@@ -240,7 +264,7 @@ class EngineKeeper:
             pass
 
     def _was_ready_for(self) -> float:
-        return time.time() - self.status.since if self.status.state is EngineState.READY else 0.0
+        return time.monotonic() - self._up_since_s if self._is_up else 0.0
 
     def _fail(self, failure: EngineFailed, pause_s: float) -> None:
         is_news = failure.reason != self.status.reason
@@ -259,10 +283,25 @@ class EngineKeeper:
         self._tools.on_change(self.status)
 
 
-async def _end_of(work: Coroutine[None, None, None]) -> EngineFailed | None:
+def _as_failure(error: Exception) -> EngineFailed:
+    if isinstance(error, EngineFailed):
+        return error
+    logger.error("an engine's keeper met something unforeseen", exc_info=error)
+    return EngineFailed(f"the gateway could not keep it: {error!r}")
+
+
+async def _outcome_of(work: Coroutine[None, None, EngineProcess]) -> EngineProcess | Exception:
+    """Await `work`; its failure becomes a value, since it is an expected end of a task."""
+    try:
+        return await work
+    except Exception as error:  # noqa: BLE001 - handed on to the one who waits
+        return error
+
+
+async def _end_of(work: Coroutine[None, None, None]) -> Exception | None:
     """Await `work`; an engine's failure becomes a value, since it is an expected end of a task."""
     try:
         await work
-    except EngineFailed as failure:
-        return failure
+    except Exception as error:  # noqa: BLE001 - handed on to the one who waits
+        return error
     return None

@@ -35,8 +35,11 @@ class Probe:
 
     async def read_max_model_len(self) -> int | None:
         """The context length the engine settled on, in tokens."""
-        cards = (await self._post_or_get("/v1/models")).json().get("data", [])
-        length = cards[0].get("max_model_len") if cards else None
+        answer = await self._post_or_get("/v1/models")
+        try:
+            length = answer.json()["data"][0]["max_model_len"]
+        except (ValueError, LookupError, TypeError):
+            return None
         return length if isinstance(length, int) else None
 
     async def warm(self, *, is_visual: bool, adapters: tuple[str, ...] = ()) -> None:
@@ -54,7 +57,7 @@ class Probe:
         answer = await self._post_or_get("/v1/completions", question)
         if answer.status_code in (400, 404, 405, 501):  # not a generative model, or one without plain completions
             answer = await self._post_or_get("/v1/embeddings", {"model": name, "input": "Hello"})
-        elif answer.status_code == 200 and not answer.json().get("usage", {}).get("completion_tokens"):
+        elif answer.status_code == 200 and not _has_token(answer):
             raise ProbeFailed(f"no token came out for {name}: {answer.text[:300]}")
         if answer.status_code != 200:
             raise ProbeFailed(f"the first request to {name} failed with {answer.status_code}: {_sentence(answer)}")
@@ -74,6 +77,13 @@ class Probe:
             return await self._client.post(path, json=body, timeout=_TOKEN_TIMEOUT)
         except httpx.HTTPError as error:
             raise ProbeFailed(f"{path} got no answer ({type(error).__name__})") from error
+
+
+def _has_token(answer: httpx.Response) -> bool:
+    try:
+        return bool(answer.json()["usage"]["completion_tokens"])
+    except (ValueError, LookupError, TypeError):
+        return False
 
 
 def _sentence(answer: httpx.Response) -> str:

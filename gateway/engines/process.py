@@ -140,7 +140,9 @@ async def _start_interpreter(spec: LaunchSpec, output: OutputTail, pass_fds: tup
 
 
 def _full_environment(spec: LaunchSpec) -> dict[str, str]:
-    return {**os.environ, **spec.env, launcher.PARENT_VARIABLE: str(os.getpid())}
+    # The gateway's own variables hold its keys: a checkpoint's code must not find them.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    return {**inherited, **spec.env, launcher.PARENT_VARIABLE: str(os.getpid())}
 
 
 class _InterpreterProtocol(asyncio.SubprocessProtocol):

@@ -167,7 +167,8 @@ def _environment(request: EngineRequest, machine: Machine, is_parallel: bool) ->
 
 
 def _is_parallel(wanted: Mapping[str, Any]) -> bool:
-    return any(int(wanted.get(name, 1)) > 1 for name in _PARALLEL_FLAGS)
+    # Anything that is no number is for vLLM to refuse.
+    return any(str(wanted.get(name)) not in ("None", "0", "1") for name in _PARALLEL_FLAGS)
 
 
 def _render_flag(name: str, value: Any) -> Iterator[str]:

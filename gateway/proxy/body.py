@@ -77,7 +77,7 @@ def rewrite(fields: Fields, target: Target, endpoint: Endpoint) -> bytes:
     if endpoint.is_generation:
         _apply_do_sample(fields, version.defaults)
         for name, value in version.defaults.items():
-            if name not in fields or _is(fields[name], _NULL):
+            if _is_absent(fields, name):
                 fields[name] = msgspec.Raw(value)
     if version.system_prompt is not None and endpoint.system_field is not None:
         _apply_system_prompt(fields, endpoint.system_field, version.system_prompt)
@@ -95,13 +95,13 @@ def _apply_do_sample(fields: Fields, defaults: Mapping[str, bytes]) -> None:
         fields["temperature"] = msgspec.Raw(b"0")
     elif not _is(raw, _TRUE):
         raise BadRequest("The field 'do_sample' must be true or false.", param="do_sample")
-    elif fields.get("temperature") is None and float(defaults.get("temperature", b"1")) == 0:
+    elif _is_absent(fields, "temperature") and _is_zero(defaults.get("temperature", b"")):
         fields["temperature"] = msgspec.Raw(b"1")
 
 
 def _apply_system_prompt(fields: Fields, field: str, prompt: str) -> None:
     if field != "messages":
-        if field not in fields or _is(fields[field], _NULL):
+        if _is_absent(fields, field):
             fields[field] = _encode(prompt)
         return
     raw = fields.get("messages")
@@ -136,6 +136,18 @@ def _read_object(raw: msgspec.Raw | None) -> Fields | None:
 
 def _encode(value: str) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(value))
+
+
+def _is_absent(fields: Fields, name: str) -> bool:
+    """True where the client was silent; null says nothing either."""
+    return name not in fields or _is(fields[name], _NULL)
+
+
+def _is_zero(number: bytes) -> bool:
+    try:
+        return float(number) == 0
+    except ValueError:
+        return False
 
 
 def _is(raw: msgspec.Raw | None, literal: bytes) -> bool:

@@ -9,7 +9,7 @@ import msgspec
 from gateway.errors import GatewayError, UpstreamFailed
 from gateway.proxy.endpoints import Endpoint
 
-_MAX_EVENT_BYTES = 64 * 1024 * 1024
+_MAX_EVENT_BYTES = 4 * 1024 * 1024
 _USAGE_KEY = b'"usage":'
 _NO_CHOICES = b'"choices":[]'
 
@@ -86,7 +86,7 @@ class EventStream:
     def feed(self, data: bytes) -> bytes:
         """Take bytes cut anywhere; returns whole events, or b"" while one is incomplete.
 
-        Raises UpstreamFailed when one event passes 64 MiB.
+        Raises UpstreamFailed when one event passes 4 MiB.
         """
         if self._rest:
             data = self._rest + data
@@ -95,7 +95,7 @@ class EventStream:
             end = _last_event_end(data)
             data, self._rest = data[:end], data[end:]
             if len(self._rest) > _MAX_EVENT_BYTES:
-                raise UpstreamFailed("The engine sent a single event of more than 64 MiB.")
+                raise UpstreamFailed("The engine sent a single event of more than 4 MiB.")
             if not data:
                 return b""
         if self._renaming is not None or _USAGE_KEY in data:
@@ -106,6 +106,7 @@ class EventStream:
     def flush(self) -> bytes:
         """What was held back when the stream ended: an event without its blank line, or nothing."""
         rest, self._rest = self._rest, b""
+        self._note_end(rest)
         return rest
 
     def _pass(self, event: bytes) -> bytes:

@@ -18,6 +18,7 @@ _HIGH_WATER_BYTES = 256 * 1024
 _MAX_HEAD_BYTES = 64 * 1024
 _JOINED_BYTES = 64 * 1024  # below it one write is cheaper than a copy saved
 _MAX_IDLE_S = 4.0  # the engine's own server closes idle connections after 5 s
+_STALE_WITHIN_S = 0.5  # lost later, it was lost at work: the request must not be sent again
 _MAX_IDLE_CONNECTIONS = 256
 _CONNECT_TIMEOUT_S = 5.0
 
@@ -103,11 +104,13 @@ class _Connection(asyncio.Protocol):
     # What httptools calls.
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        if not self._has_head:  # what comes later are trailers
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
         self._has_head = True
+        self.resume_writing()  # an engine that answers early may read no further
 
     def on_message_begin(self) -> None:
         if self._has_ended:  # a second answer behind the first, in one read
@@ -282,6 +285,7 @@ class Upstream:
         connection = self._take(idle)
         is_kept = connection is not None
         while True:
+            started_s = time.monotonic()
             exchange = Exchange(
                 connection or await self._connect(address), idle, self._first_byte_timeout_s, self._idle_timeout_s
             )
@@ -289,7 +293,8 @@ class Upstream:
                 await exchange.send(head, body)
             except ConnectionLost as error:
                 exchange.finish()
-                if not (is_kept and error.is_untouched):
+                is_stale = time.monotonic() - started_s < _STALE_WITHIN_S
+                if not (is_kept and error.is_untouched and is_stale):
                     raise
                 connection, is_kept = None, False
             except BaseException:

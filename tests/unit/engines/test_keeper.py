@@ -224,3 +224,50 @@ async def test_progress_is_read_from_the_engines_lines(bench: Bench) -> None:
     bench.start()
     await bench.reach(EngineState.READY)
     assert "loading weights" in {status.phase for status in bench.history}
+
+
+async def test_what_nobody_foresaw_is_a_failure_like_others_and_tried_again(bench: Bench) -> None:
+    async def break_down(**_: object) -> None:
+        raise AttributeError("no such thing")
+
+    good = bench.probe.warm
+    bench.probe.warm = break_down  # type: ignore[assignment]
+    bench.start()
+    status = await bench.reach(EngineState.FAILED)
+    assert "no such thing" in (status.reason or "")
+    bench.probe.warm = good  # type: ignore[method-assign]
+    await bench.reach(EngineState.READY)
+
+
+async def test_exit_code_2_of_an_engine_that_was_ready_is_tried_again(bench: Bench) -> None:
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.spawner.processes[0].end(2)
+    await bench.reach(EngineState.FAILED)
+    await bench.reach(EngineState.READY)
+
+
+async def test_files_out_of_reach_at_a_restart_are_looked_at_again(bench: Bench) -> None:
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.admission = Admission("the folder is missing")
+    bench.spawner.processes[0].end(1)
+    await until(lambda: bench.keeper.status.reason == "the folder is missing")
+    bench.admission = Admission()
+    await bench.reach(EngineState.READY)
+
+
+async def test_stopping_does_not_wait_for_a_slow_launch(bench: Bench) -> None:
+    began = asyncio.Event()
+
+    async def spawn(*_: object) -> FakeProcess:
+        began.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    bench.spawner.spawn = spawn  # type: ignore[assignment]
+    bench.start()
+    await began.wait()
+    bench.keeper.stop()
+    await asyncio.wait_for(bench.running, 2)
+    assert bench.keeper.status.state is EngineState.STOPPED

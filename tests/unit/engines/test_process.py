@@ -202,3 +202,12 @@ async def test_many_forks_at_once_share_one_server() -> None:
     engines = await asyncio.gather(*(spawner.spawn(forked("exit", str(code))) for code in range(5)))
     assert await asyncio.gather(*map(code_of, engines)) == [0, 1, 2, 3, 4]
     await spawner.close()
+
+
+async def test_the_gateways_own_variables_stay_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_ADMIN_KEY", "secret")
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+    spec = LaunchSpec(name="x", module="scripted_process", args=("say-variable", "GATEWAY_ADMIN_KEY"), env={})
+    process = await DirectSpawner().spawn(spec)
+    assert await process.wait() == 0
+    assert process.tail() == ["unset"]

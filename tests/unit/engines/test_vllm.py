@@ -210,3 +210,8 @@ def test_local_files_are_refused_by_allowing_an_empty_folder_only() -> None:
 def test_the_users_environment_wins() -> None:
     found = env(env={"OMP_NUM_THREADS": "7", "MINE": "1"})
     assert (found["OMP_NUM_THREADS"], found["MINE"], found["VLLM_NO_USAGE_STATS"]) == ("7", "1", "1")
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1, True), ("1", True), (None, True), (2, False), ("auto", False)])
+def test_whether_an_engine_may_be_forked_never_fails(value: Any, expected: bool) -> None:
+    assert is_forkable(replace(REQUEST, engine_args={"tensor-parallel-size": value})) is expected

@@ -175,3 +175,11 @@ def test_what_the_client_asked_for() -> None:
     assert not wants_usage(parse_fields(b'{"stream_options": {"include_usage": false}}'))
     assert not wants_usage(parse_fields(b'{"stream_options": []}'))
     assert not wants_usage(parse_fields(b"{}"))
+
+
+def test_sampling_asked_for_beats_a_greedy_default_also_beside_a_null() -> None:
+    assert rewritten({"do_sample": True, "temperature": None}, target({"temperature": 0}))["temperature"] == 1
+
+
+def test_a_default_that_is_no_number_is_left_to_the_engine() -> None:
+    assert rewritten({"do_sample": True}, target({"temperature": None}))["temperature"] is None
