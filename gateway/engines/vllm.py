@@ -107,6 +107,8 @@ def _own_flags(request: EngineRequest) -> dict[str, Any]:
         "uds": str(request.uds),
         "shutdown-timeout": math.ceil(request.drain_grace_s),
         "enable-request-id-headers": True,
+        # The render routes are part of it.
+        "enable-scale-out": True,
         # Every request has its line in the gateway's own log.
         "disable-uvicorn-access-log": True,
     }

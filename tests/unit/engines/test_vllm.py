@@ -67,6 +67,7 @@ def test_on_a_gpu_vllms_own_defaults_stand() -> None:
         "--uds",
         "--shutdown-timeout",
         "--enable-request-id-headers",
+        "--enable-scale-out",
         "--disable-uvicorn-access-log",
     }
     assert set(env(cpu=False)) == {"VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "VLLM_API_KEY"}

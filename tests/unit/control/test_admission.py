@@ -1,0 +1,31 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.control.admission import admit
+from tests.support.fake_engines import engine_spec
+
+DEMO = Path(__file__).parents[3] / "gateway" / "demo"
+
+
+def test_a_version_without_files_is_admitted(tmp_path: Path) -> None:
+    admission = admit(engine_spec(tmp_path))
+    assert (admission.fault, admission.is_visual) == (None, False)
+
+
+@pytest.mark.parametrize("adapter", [None, "shapes-v2-mirror"])
+def test_a_good_checkpoint_is_admitted_and_its_eyes_are_seen(tmp_path: Path, adapter: str | None) -> None:
+    adapters = (("shapes:v2+mirror", DEMO / adapter),) if adapter else ()
+    admission = admit(replace(engine_spec(tmp_path), checkpoint=DEMO / "shapes-v2", adapters=adapters))
+    assert (admission.fault, admission.is_visual) == (None, True)
+
+
+def test_an_empty_folder_is_refused_with_the_reason(tmp_path: Path) -> None:
+    admission = admit(replace(engine_spec(tmp_path), checkpoint=tmp_path))
+    assert "config.json" in (admission.fault or "")
+
+
+def test_an_adapter_that_is_none_is_refused_by_its_name(tmp_path: Path) -> None:
+    spec = replace(engine_spec(tmp_path), checkpoint=DEMO / "shapes-v2", adapters=(("shapes:v2+mine", tmp_path),))
+    assert (admit(spec).fault or "").startswith("adapter shapes:v2+mine: ")
