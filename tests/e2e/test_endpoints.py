@@ -201,7 +201,7 @@ def test_repetition_penalty_and_greedy_words_reach_the_engine(client: openai.Ope
         return found
 
     plain = ids()
-    assert ids(repetition_penalty=2.0) != plain
+    assert ids(repetition_penalty=20.0) != plain
     assert ids(temperature=1.9) != plain
     assert ids(temperature=1.9, do_sample=False) == plain
 
