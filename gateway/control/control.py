@@ -109,8 +109,15 @@ class Control:
                 state=own[0].state if own else "not started",
                 max_model_len=next((status.max_model_len for status in own if status.max_model_len), None),
             )
-        split = Split.from_weights(model.name, model.split)
+        split = Split.from_weights(model.name, _effective_weights(model, versions))
         return ModelRoute(model.name, versions, split, model.sticky_by, self._created)
+
+
+def _effective_weights(model: ModelSettings, versions: Mapping[str, VersionRoute]) -> dict[str, float]:
+    """The split over versions that can answer: one without a ready engine gives its share to the others."""
+    ready = {name: weight for name, weight in model.split.items() if versions[name].replicas}
+    total = sum(ready.values())
+    return {name: weight / total for name, weight in ready.items()} if total > 0 else model.split
 
 
 def _tell(status: EngineStatus) -> None:

@@ -67,6 +67,19 @@ async def test_ready_engines_become_replicas_and_failed_ones_do_not(tmp_path: Pa
     await bench.control.close()
 
 
+async def test_a_version_without_an_engine_gives_its_share_to_the_others(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+
+    def chosen() -> set[str]:
+        split = bench.board.routes.models["shapes"].split
+        return {split.choose(f"user={number}".encode()) for number in range(200)}
+
+    assert chosen() == {"v1", "v2"}
+    await bench.come_up()
+    assert chosen() == {"v1"}
+    await bench.control.close()
+
+
 async def test_an_engine_that_dies_is_taken_out_at_once(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     await bench.come_up()
