@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from gateway.engines.engine import Admission, EngineSpec, EngineState, EngineStatus, ProbeFailed
 from gateway.engines.process import EngineProcess, Spawner
@@ -17,6 +17,8 @@ from gateway.engines.progress import LoadProgress
 from gateway.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _TOLD_LINES = 400  # the root of a failure stands far above the last line
 
@@ -162,7 +164,6 @@ class EngineKeeper:
 
     async def _launch(self) -> EngineProcess:
         self._started_s = time.monotonic()
-        self._is_up = False
         self.spec.socket.unlink(missing_ok=True)  # vLLM neither removes nor reuses a socket file
         progress = LoadProgress()
 
@@ -185,7 +186,7 @@ class EngineKeeper:
     async def _guard(self, process: EngineProcess, work: Coroutine[None, None, None], timeout_s: float | None) -> None:
         """Do `work` while the process lives and nobody wants it stopped. Raises EngineFailed when the process ends."""
         tasks = TaskSet()
-        working = tasks.start(_end_of(work), f"{self.spec.name} work")
+        working = tasks.start(_outcome_of(work), f"{self.spec.name} work")
         ending = tasks.start(process.wait(), f"{self.spec.name} exit")
         stopping = tasks.start(self._stopping.wait(), f"{self.spec.name} stop")
         try:
@@ -203,7 +204,7 @@ class EngineKeeper:
             raise EngineFailed(reason, process.tail(), is_final=code == 2 and not self._is_up)
         if not done:
             raise EngineFailed(f"the engine was not ready within {timeout_s:g} s", process.tail())
-        if (error := working.result()) is not None:
+        if isinstance(error := working.result(), Exception):
             failure = _as_failure(error)
             raise EngineFailed(failure.reason, list(failure.tail) or process.tail())
 
@@ -252,6 +253,7 @@ class EngineKeeper:
                 logger.warning(
                     "%s did not end within %g s of SIGTERM: killing it", self.spec.name, self._timing.stop_grace_s
                 )
+        self._is_up = False
         process.kill()
         await process.wait()
         self.spec.socket.unlink(missing_ok=True)
@@ -290,18 +292,9 @@ def _as_failure(error: Exception) -> EngineFailed:
     return EngineFailed(f"the gateway could not keep it: {error!r}")
 
 
-async def _outcome_of(work: Coroutine[None, None, EngineProcess]) -> EngineProcess | Exception:
+async def _outcome_of(work: Coroutine[None, None, T]) -> T | Exception:
     """Await `work`; its failure becomes a value, since it is an expected end of a task."""
     try:
         return await work
     except Exception as error:  # noqa: BLE001 - handed on to the one who waits
         return error
-
-
-async def _end_of(work: Coroutine[None, None, None]) -> Exception | None:
-    """Await `work`; an engine's failure becomes a value, since it is an expected end of a task."""
-    try:
-        await work
-    except Exception as error:  # noqa: BLE001 - handed on to the one who waits
-        return error
-    return None

@@ -271,3 +271,15 @@ async def test_stopping_does_not_wait_for_a_slow_launch(bench: Bench) -> None:
     bench.keeper.stop()
     await asyncio.wait_for(bench.running, 2)
     assert bench.keeper.status.state is EngineState.STOPPED
+
+
+async def test_only_the_life_that_just_ended_counts_as_stable(bench: Bench) -> None:
+    bench.timing = replace(TIMING, stable_after_s=0)
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.admission = Admission("the folder is missing")
+    bench.spawner.processes[0].end(1)
+    await until(lambda: bench.keeper.status.restarts == 4)
+    failures = [status for status in bench.history if status.state is EngineState.FAILED]
+    pauses = [status.next_try_at - status.since for status in failures if status.next_try_at]
+    assert pauses[1] < pauses[2] < pauses[3]
