@@ -19,15 +19,16 @@ from gateway.demo.wordings import SYSTEMS
 PICTURES = 24
 FRESH = 10
 POOL = 24000
+GROUNDS = ("", *COLOURS, "gray")
 _SHAPE_SKILLS = {
     "colour": 1.0,
     "shape": 1.2,
-    "count": 1.9,
+    "count": 2.2,
     "position": 3.2,
-    "box": 1.5,
+    "box": 2.0,
     "describe": 0.4,
     "yes_no": 0.5,
-    "background": 0.3,
+    "background": 0.4,
 }
 _NUMBER_SKILLS = {"colour": 0.8, "position": 1.0, "box": 1.0, "describe": 0.6, "background": 0.2}
 _WEIGHTS = {
@@ -78,6 +79,7 @@ def label(scene: Scene, grid: tuple[int, int]) -> dict[str, Any]:
             ],
             np.float32,
         ),
+        "token_ground": np.where(cell == 0, GROUNDS.index(scene.ground), 0),
         "token_box": np.array([(0.0, 0.0, 0.0, 0.0), *boxes], np.float32)[cell],
     }
 
@@ -125,8 +127,16 @@ def choose_questions(scene: Scene, rng: random.Random) -> list[Question]:
     skills = rng.choices(list(table), list(table.values()), k=wanted)
     if scene.number:
         skills.insert(rng.randint(0, wanted), "number")
-    found = [question for skill in skills if (question := ask(scene, skill, rng))]
+    found = [question for skill in skills if (question := _ask_well(scene, skill, rng))]
     return list({question.text: question for question in found}.values())
+
+
+def _ask_well(scene: Scene, skill: str, rng: random.Random) -> Question | None:
+    """A question; counts of one and none, which luck gives far too often, are mostly drawn again."""
+    question = ask(scene, skill, rng)
+    if question and question.skill == "count" and question.answer in "01" and rng.random() < 0.7:
+        question = ask(scene, skill, rng)
+    return question
 
 
 @dataclass

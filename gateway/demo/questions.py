@@ -9,6 +9,8 @@ from gateway.demo.scenes import COLOURS, SHAPES, Scene, Thing
 from gateway.demo.wordings import CHAT, CLOSINGS, KEPT_BACK, OPENINGS, TRAINED
 
 BOX_SCALE = 1024
+BOX_STEP = 8
+"""Corners are rounded to this: a pixel of what the model sees is 9 wide."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class Question:
 
 
 def write_box(box: Box) -> str:
-    """A box as the JSON the model answers, corners scaled to 0..1024."""
-    corners = [min(BOX_SCALE, max(0, round(value * BOX_SCALE))) for value in box]
+    """A box as the JSON the model answers, corners scaled to 0..1024 and rounded to `BOX_STEP`."""
+    corners = [min(BOX_SCALE, max(0, round(value * BOX_SCALE / BOX_STEP) * BOX_STEP)) for value in box]
     return '{"bbox_2d": [' + ",".join(str(value) for value in corners) + "]}"
 
 

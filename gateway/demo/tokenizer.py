@@ -1,10 +1,11 @@
-"""The model's own small byte-level tokenizer: trained on the questions and answers, digits one by one."""
+"""The model's own small byte-level tokenizer: trained on the questions and answers, digits one by one, corners of boxes whole."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
 
-from gateway.demo.questions import SKILLS, ask, chat
+from gateway.demo.questions import BOX_SCALE, BOX_STEP, SKILLS, ask, chat
 from gateway.demo.scenes import imagine
 from gateway.demo.wordings import SYSTEMS
 
@@ -14,7 +15,9 @@ SPECIAL = (
 )  # fmt: skip
 END, PAD = "<|im_end|>", "<|endoftext|>"
 BOX_PIECES = ('{"bbox_2d": [', "]}")
-VOCABULARY = 640
+CORNERS = tuple(str(value) for value in range(2 * BOX_STEP, BOX_SCALE + 1, BOX_STEP))
+"""Corners that are one token each, in order. Digit by digit the likeliest first digit would decide about all the rest."""
+VOCABULARY = 640 + len(CORNERS)
 
 
 def train_tokenizer(seed: int) -> Any:
@@ -24,21 +27,36 @@ def train_tokenizer(seed: int) -> Any:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(r"\d| ?[A-Za-z]+|\s+|[^\sA-Za-z\d]"), "isolated"),
+            # A box piece ends before the first corner and starts after the last one.
+            pre_tokenizers.Split(
+                Regex(r"\A\d{2,4}(?=,)|(?<=,)\d{2,4}(?=,|\z)|\d| ?[A-Za-z]+|\s+|[^\sA-Za-z\d]"), "isolated"
+            ),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    pieces = len(SPECIAL) + len(BOX_PIECES)
+    pieces = len(SPECIAL) + len(BOX_PIECES) + len(CORNERS)
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY - pieces,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(_sample_texts(random.Random(seed)), trainer)
+    tokenizer = _with_corners(tokenizer)
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIAL])
     tokenizer.add_tokens([AddedToken(piece, special=False, normalized=False) for piece in BOX_PIECES])
     return tokenizer
+
+
+def _with_corners(tokenizer: Any) -> Any:
+    """The same tokenizer with a token for each corner, taken whole instead of merged from digits."""
+    from tokenizers import Tokenizer
+
+    written = json.loads(tokenizer.to_str())
+    vocabulary = written["model"]["vocab"]
+    vocabulary |= {corner: len(vocabulary) + index for index, corner in enumerate(CORNERS)}
+    written["model"]["ignore_merges"] = True
+    return Tokenizer.from_str(json.dumps(written))
 
 
 def _sample_texts(rng: random.Random) -> list[str]:

@@ -18,11 +18,11 @@ from torch import distributed, multiprocessing
 
 from gateway.demo.batches import Packer, Picture, paint, stream
 from gateway.demo.drawing import GRIDS
-from gateway.demo.network import Helpers, build_model, load_model, loss_of, read_batch, see
+from gateway.demo.network import Helpers, build_model, load_model, loss_of, read_batch, see, spread_targets
 from gateway.demo.optimizer import Optimizer
 from gateway.demo.package import save_model
 from gateway.demo.questions import SKILLS, Question, ask
-from gateway.demo.tokenizer import SPECIAL, train_tokenizer
+from gateway.demo.tokenizer import CORNERS, SPECIAL, train_tokenizer
 
 WARMUP_STEPS = 30
 FIRST_VERSION_AT = 0.3
@@ -35,7 +35,7 @@ def main() -> None:
     """Train, pack and measure; prints one line of progress every few seconds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where the three folders go")
-    parser.add_argument("--minutes", type=float, default=70, help="time for the base model")
+    parser.add_argument("--minutes", type=float, default=72, help="time for the base model")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--processes", type=int, default=2, help="as many as there are free cores")
     parser.add_argument("--start", type=Path, help="a saved version to go on from")
@@ -91,11 +91,12 @@ class Trainer:
 
     def __init__(self, tokenizer: Any, budget_s: float, seed: int, is_speaking: bool) -> None:
         ids = {name: tokenizer.token_to_id(name) for name in SPECIAL}
-        self.model = build_model(tokenizer.get_vocab_size(), ids)
+        vocabulary = tokenizer.get_vocab_size()
+        self.model = build_model(vocabulary, ids)
         self.average = copy.deepcopy(self.model)
         self.progress = 0.0
         """Share of the time that has passed, the same in all processes."""
-        self._helpers = Helpers()
+        self._helpers = Helpers(spread_targets([tokenizer.token_to_id(corner) for corner in CORNERS], vocabulary))
         self._parameters = [*self.model.parameters(), *self._helpers.parameters()]
         self._optimizer = Optimizer(self.model, self._helpers)
         self._budget_s = budget_s
@@ -161,7 +162,7 @@ class Trainer:
             self._seen.clear()
         if now - self._checked > CHECK_EVERY_S:
             self._checked = now
-            marks = take_exam(self.average, self._exam)
+            marks = take_exam(self.average, self._exam, self._helpers.spread)
             print("      right: " + "  ".join(f"{skill} {share:.3f}" for skill, share in marks.items()), flush=True)
 
 
@@ -189,14 +190,14 @@ def make_exam(tokenizer: Any, seed: int) -> list[tuple[str, dict[str, torch.Tens
 
 
 @torch.no_grad()
-def take_exam(model: Any, exam: list[tuple[str, dict[str, torch.Tensor]]]) -> dict[str, float]:
-    """Share of answers whose every token is the likeliest one (for boxes: the very same box)."""
+def take_exam(model: Any, exam: list[tuple[str, dict[str, torch.Tensor]]], spread: torch.Tensor) -> dict[str, float]:
+    """Share of answers whose every token is the likeliest one, or for corners of boxes at most four steps off."""
     marks = {}
     for skill, batch in exam:
         tokens = see(model.model.visual, batch["pixels"])[1]
         hidden = read_batch(model, tokens, batch)
         likeliest = (hidden @ model.model.language_model.embed_tokens.weight.T).argmax(-1)
-        wrong = (likeliest != batch["targets"]) & (batch["weights"] > 0)
+        wrong = (spread[batch["targets"], likeliest] < 0.005) & (batch["weights"] > 0)
         marks[skill] = 1 - wrong.any(1).float().mean().item()
     return marks
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from gateway.demo.batches import Packer, Picture, choose_questions, find_looks, label
+from gateway.demo.batches import GROUNDS, Packer, Picture, choose_questions, find_looks, label
 from gateway.demo.drawing import make
 from gateway.demo.questions import Question
 from gateway.demo.scenes import COLOURS, SHAPES, Scene, Thing
@@ -63,6 +63,20 @@ def test_labels_say_what_lies_under_a_patch() -> None:
     assert labels["token_shape"][0] == SHAPES.index("star") + 1
     assert labels["token_box"][0].tolist() == [0.0, 0.0, 0.5, 0.25]
     assert labels["patch_colour"].sum() == 8 * (COLOURS.index("blue") + 1)
+
+
+def test_the_ground_is_labelled_where_nothing_lies_on_it() -> None:
+    thing = Thing("star", "blue", (0, 0, 255), (), (0.0, 0.0, 0.25, 0.25))
+    grounds = label(Scene(112, 112, "gray", (99, 99, 99), (thing,)), (4, 4))["token_ground"]
+    assert GROUNDS[grounds[0]] == ""
+    assert {GROUNDS[ground] for ground in grounds[1:]} == {"gray"}
+
+
+def test_counts_of_one_and_none_are_no_longer_the_rule() -> None:
+    rng = random.Random(1)
+    asked = [question for _ in range(600) for question in choose_questions(make(rng)[0], rng)]
+    counts = [question.answer for question in asked if question.skill == "count"]
+    assert sum(count in "01" for count in counts) < 0.4 * len(counts)
 
 
 def test_named_things_are_looked_for_where_they_are(tokenizer: Tokenizer) -> None:

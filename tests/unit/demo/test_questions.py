@@ -109,10 +109,10 @@ def test_counts() -> None:
     assert seen == set(wanted)
 
 
-def test_box_is_json_scaled_to_1024() -> None:
+def test_box_is_json_scaled_to_1024_in_steps_of_eight() -> None:
     assert write_box((0.0, 0.25, 0.5, 1.2)) == '{"bbox_2d": [0,256,512,1024]}'
     for question in _ask_often(PRINTED, "box", 30):
-        assert json.loads(question.answer) == {"bbox_2d": [102, 102, 307, 410]}
+        assert json.loads(question.answer) == {"bbox_2d": [104, 104, 304, 408]}
 
 
 def test_number_and_description() -> None:
