@@ -1,12 +1,14 @@
 """The optimiser: momentum made orthogonal for the weight matrices of the layers, AdamW for everything else.
 
-On two cores the number of steps is what there is least of; orthogonal updates need about half as many here.
+On two cores the number of steps is what there is least of; orthogonal updates need about half as many here. They are
+dear, so each process makes those of its own share of the matrices.
 """
 
 from collections import defaultdict
 from typing import Any
 
 import torch
+from torch import distributed
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ROUNDS = 5
@@ -30,6 +32,7 @@ class Optimizer:
         ]
         self._adam = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
         self._matrix_rate = matrix_rate
+        self._rank, self._processes = distributed.get_rank(), distributed.get_world_size()
         self._momentum = [torch.zeros_like(weight) for weight in self._matrices]
 
     def step(self, share: float) -> None:
@@ -38,6 +41,7 @@ class Optimizer:
             group["lr"] = group["peak"] * share
         self._adam.step()
         self._step_matrices(self._matrix_rate * share)
+        self._exchange()
         self._adam.zero_grad(set_to_none=True)
         for weight in self._matrices:
             weight.grad = None
@@ -45,7 +49,7 @@ class Optimizer:
     @torch.no_grad()
     def _step_matrices(self, rate: float) -> None:
         stacks: dict[tuple[int, int], list[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(list)
-        for weight, momentum in zip(self._matrices, self._momentum, strict=True):
+        for weight, momentum in self._own():
             if weight.grad is None:
                 continue
             momentum.lerp_(weight.grad, 0.05)
@@ -59,6 +63,20 @@ class Optimizer:
             scale = rate * max(1.0, rows / columns) ** 0.5
             for (weight, _), change in zip(pairs, changes, strict=True):
                 weight.mul_(1 - 0.02 * rate).add_(change, alpha=-scale)
+
+    def _own(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return list(zip(self._matrices, self._momentum, strict=True))[self._rank :: self._processes]
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        """Give every process the matrices that the others have moved."""
+        for index, weight in enumerate(self._matrices):
+            if index % self._processes != self._rank:
+                weight.zero_()
+        flat = torch.cat([weight.flatten() for weight in self._matrices])
+        distributed.all_reduce(flat)
+        for weight, moved in zip(self._matrices, flat.split([w.numel() for w in self._matrices]), strict=True):
+            weight.copy_(moved.view_as(weight))
 
 
 def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
