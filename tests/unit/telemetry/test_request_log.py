@@ -1,0 +1,168 @@
+import errno
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.telemetry.request_log import RequestLog
+from gateway.telemetry.requests import RequestRecord
+
+DONE = RequestRecord("id1", "/v1/x", 10.0, "shapes", "v1", "v1-0", 200, "done", False, 0.0105, 7, 3)
+CLOCK = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}"
+
+
+class FakeTimer:
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback = callback
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+class FakeLoop:
+    """The loop's timers, fired by the test."""
+
+    def __init__(self) -> None:
+        self.timers: list[FakeTimer] = []
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> FakeTimer:
+        assert 0 < delay_s <= 0.5
+        self.timers.append(FakeTimer(callback))
+        return self.timers[-1]
+
+
+@pytest.fixture(autouse=True)
+def loop(monkeypatch: pytest.MonkeyPatch) -> FakeLoop:
+    made = FakeLoop()
+    monkeypatch.setattr("gateway.telemetry.request_log.asyncio.get_running_loop", lambda: made)
+    return made
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "new" / "folders" / "requests.log"
+
+
+def write(log: RequestLog, record: RequestRecord, total_s: float) -> None:
+    log.write(record, total_s)
+    log.flush()
+
+
+def test_a_line_has_every_field_in_a_fixed_order(path: Path) -> None:
+    log = RequestLog(path)
+    write(log, DONE, 0.25)
+    assert re.fullmatch(
+        CLOCK + r" id1 /v1/x model=shapes version=v1 replica=v1-0 status=200 outcome=done "
+        r"first_byte_ms=10\.5 total_ms=250\.0 in=7 out=3\n",
+        path.read_text(),
+    )
+
+
+def test_what_is_not_known_is_a_dash(path: Path) -> None:
+    write(RequestLog(path), RequestRecord("id1", "/v1/x", 0.0, status=404, outcome="x"), 0.0)
+    assert path.read_text().endswith(
+        " id1 /v1/x model=- version=- replica=- status=404 outcome=x first_byte_ms=- total_ms=0.0 in=- out=-\n"
+    )
+
+
+def test_estimated_tokens_are_marked(path: Path) -> None:
+    cut = RequestRecord("id1", "/v1/x", 0.0, status=499, outcome="hung_up", tokens_out=5, is_estimated=True)
+    write(RequestLog(path), cut, 0.0)
+    assert path.read_text().endswith(" in=- out=~5\n")
+
+
+def test_the_time_is_that_of_each_request(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([60.2, 60.9, 121.0])
+    monkeypatch.setattr("gateway.telemetry.request_log.time.time", lambda: next(seconds))
+    monkeypatch.setattr("gateway.telemetry.request_log.time.localtime", time.gmtime)
+    log = RequestLog(path)
+    for _ in range(3):
+        write(log, DONE, 0.0)
+    found = [line.split("T")[1].split(" ")[0][:8] for line in path.read_text().splitlines()]
+    assert found == ["00:01:00", "00:01:00", "00:02:01"]
+
+
+def test_lines_are_added_to_what_the_file_has(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text("before\n")
+    write(RequestLog(path), DONE, 0.0)
+    write(RequestLog(path), DONE, 0.0)
+    assert [line[:6] == "before" for line in path.read_text().splitlines()] == [True, False, False]
+
+
+def test_the_file_is_not_for_everybody_to_read(path: Path) -> None:
+    RequestLog(path)
+    assert path.stat().st_mode & 0o007 == 0
+
+
+def test_without_a_path_lines_go_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    write(RequestLog(None), DONE, 0.25)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert " id1 /v1/x model=shapes " in err
+
+
+def test_a_file_that_cannot_be_opened_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="Is a directory"):
+        RequestLog(tmp_path)
+
+
+def test_lines_gather_until_the_timer_fires_one_timer_for_all(path: Path, loop: FakeLoop) -> None:
+    log = RequestLog(path)
+    for _ in range(3):
+        log.write(DONE, 0.0)
+    assert path.read_text() == ""
+    [timer] = loop.timers
+    timer.callback()
+    assert path.read_text().count("\n") == 3
+    log.write(DONE, 0.0)
+    assert len(loop.timers) == 2
+
+
+def test_many_lines_do_not_wait_for_the_timer(path: Path, loop: FakeLoop) -> None:
+    log = RequestLog(path)
+    for _ in range(500):
+        log.write(DONE, 0.0)
+    assert path.read_text().count("\n") == 500
+    assert [timer.is_cancelled for timer in loop.timers] == [True]
+
+
+def test_a_flush_with_nothing_to_write_writes_nothing(path: Path) -> None:
+    RequestLog(path).flush()
+    assert path.read_text() == ""
+
+
+def test_a_write_that_takes_only_a_part_is_continued(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = os.write
+    monkeypatch.setattr("gateway.telemetry.request_log.os.write", lambda fd, data: whole(fd, data[:7]))
+    log = RequestLog(path)
+    log.write(DONE, 0.0)
+    write(log, DONE, 0.0)
+    assert re.fullmatch(rf"({CLOCK} id1 .* out=3\n){{2}}", path.read_text())
+
+
+def test_a_full_disk_loses_lines_never_requests_and_is_told_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = RequestLog(path)
+
+    def refuse(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr("gateway.telemetry.request_log.os.write", refuse)
+        write(log, DONE, 0.0)
+        write(log, DONE, 0.0)
+    assert len(caplog.messages) == 1
+    assert "No space left" in caplog.messages[0]
+    write(log, DONE, 0.0)
+    assert path.read_text().count("\n") == 1
+    monkeypatch.setattr("gateway.telemetry.request_log.os.write", refuse)
+    write(log, DONE, 0.0)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
