@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from gateway.cli.demo import greet
     from gateway.telemetry.logs import configure_logs
 
-    configure_logs(args.log_level.upper(), has_request_lines=settings.server.access_log)
+    configure_logs(args.log_level.upper())
     return app.run(settings, greet if args.demo else None)
 
 

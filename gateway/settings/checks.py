@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from gateway.settings.problems import Location
 from gateway.settings.tree import AdminSettings, normalise_split
@@ -22,13 +23,12 @@ NOT_YET: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "more than one relay is not possible yet; leave it at 1",
     ),
     ("state.url", lambda url: _has_scheme(url, "redis", "rediss"), "Redis is not possible yet; use sqlite:///FILE"),
-    (
-        "auth.required",
-        lambda on: str(on).lower() in ("true", "1", "yes", "on"),
-        "client keys are not possible yet; leave it false",
-    ),
     ("models.*.shadow", bool, "shadow traffic is not possible yet; remove it"),
-    ("models.*.versions.*.endpoints", bool, "engines elsewhere are not possible yet; give a checkpoint folder"),
+    (
+        "models.*.versions.*.endpoints.*",
+        lambda url: _has_scheme(url, "https", "dns+http", "dns+https"),
+        "only http://HOST:PORT is possible yet",
+    ),
     (
         "models.*.versions.*.checkpoint",
         lambda url: _has_scheme(url, "hf", "s3", "gs"),
@@ -42,12 +42,15 @@ NOT_YET: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 )
 """What the contract names and this release lacks. Delete the row with the change that brings it."""
 
+_FOR_OWN_ENGINES = ("adapters", "engine_args", "speculative", "replicas", "env")
+
 
 def find_problems(data: Mapping[str, Any]) -> Iterator[Finding]:
     """Everything wrong between values of `data`, whose folders are absolute already and sections complete."""
     yield from _check_not_yet(data)
     yield from _check_admin(data)
     yield from _check_state(data)
+    yield from _check_auth(data)
     models = list(_find(data, "models.*"))
     yield from _check_unique(models)
     for location, model in models:
@@ -78,6 +81,16 @@ def _check_state(data: Mapping[str, Any]) -> Iterator[Finding]:
             yield location, "should be sqlite:///FILE"
 
 
+def _check_auth(data: Mapping[str, Any]) -> Iterator[Finding]:
+    auth = data.get("auth")
+    if not isinstance(auth, dict):
+        return
+    keys = list(_find(auth, "keys.*"))
+    yield from ((("auth", *place), message) for place, message in _check_unique(keys))
+    if not keys and str(auth.get("required", "")).lower() in ("true", "1", "yes", "on"):
+        yield ("auth", "required"), "nobody could call: give the hashes of the keys under auth.keys"
+
+
 def _check_model(location: Location, model: Any) -> Iterator[Finding]:
     versions = list(_find(model, "versions.*"))
     yield from ((location + place, message) for place, message in _check_unique(versions))
@@ -96,6 +109,12 @@ def _check_version(version: dict[str, Any]) -> Iterator[Finding]:
     checkpoint, endpoints = version.get("checkpoint"), version.get("endpoints")
     if checkpoint and endpoints:
         yield ("endpoints",), "give a checkpoint or endpoints, not both"
+    for place, url in _find(version, "endpoints.*"):
+        if isinstance(url, str) and not _is_endpoint(url):
+            yield place, "should be http://HOST:PORT"  # not shown: people put passwords into addresses
+    for key in _FOR_OWN_ENGINES if endpoints else ():
+        if version.get(key) not in (None, {}, 1):
+            yield (key,), "is for engines that the gateway starts; those behind endpoints are set up where they run"
     if not checkpoint and not endpoints and version.get("engine") != "simulated":
         yield (), "needs a checkpoint folder"
     for pattern in ("checkpoint", "adapters.*"):
@@ -146,6 +165,15 @@ def _has_name(item: Any) -> bool:
 
 def _has_scheme(value: Any, *schemes: str) -> bool:
     return isinstance(value, str) and value.partition("://")[0].lower() in schemes and "://" in value
+
+
+def _is_endpoint(url: str) -> bool:
+    if not re.fullmatch(r"(dns\+)?https?://[^/?#@\s]+/?", url):
+        return False
+    try:
+        return urlsplit(url).port != 0 and bool(urlsplit(url).hostname)
+    except ValueError:  # no number, or none that a port can have
+        return False
 
 
 def _is_number(value: Any) -> bool:

@@ -20,9 +20,9 @@ from gateway.settings.tree import NOT_IN_FILE, Settings
 _HEAD = f"""# Settings
 
 One YAML file, given with `gateway serve --config FILE`; `examples/gateway.yaml` shows every key. A flag wins over an
-environment variable, that over the file, that over the default. Every key of a section, but not of `models`, has a
-variable called `{PREFIX}_SECTION_KEY`, as in `{PREFIX}_SERVER_PORT`. Unknown keys, bad values and missing folders stop
-the start, all reported together with file and line. A key without a value counts as absent.
+environment variable, that over the file, that over the default. Every key of a section, but not of the lists `models`
+and `auth.keys`, has a variable called `{PREFIX}_SECTION_KEY`, as in `{PREFIX}_SERVER_PORT`. Unknown keys, bad values
+and missing folders stop the start, all reported together with file and line. A key without a value counts as absent.
 
 This page is generated from the program: `python -m gateway.settings.docs > docs/settings.md`.
 """
@@ -37,7 +37,7 @@ _WORDS = {
     int: "whole number",
     float: "number",
     bool: "true or false",
-    Path: "folder",
+    Path: "path",
     JsonValue: "anything",
 }
 

@@ -152,6 +152,9 @@ def _find_folders(data: Any) -> Iterator[tuple[dict[str, Any], str]]:
     engines = data.get("engines")
     if isinstance(engines, dict) and "runtime_dir" in engines:
         yield engines, "runtime_dir"
+    server = data.get("server")
+    if isinstance(server, dict) and "access_log_path" in server:
+        yield server, "access_log_path"
     models = data.get("models")
     for model in models if isinstance(models, list) else []:
         versions = model.get("versions") if isinstance(model, dict) else None

@@ -58,6 +58,12 @@ def _match(pattern: str, meaning: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _check_hash(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", value):  # the value is not shown: it may be the key itself
+        raise ValueError("should be 64 hexadecimal digits, as `printf %s KEY | sha256sum` prints")
+    return value.lower()
+
+
 def _require_some(value: tuple[Any, ...]) -> tuple[Any, ...]:
     if not value:
         raise ValueError("needs at least one")
@@ -112,6 +118,9 @@ class ServerSettings(Section):
     )
     idle_timeout_s: Seconds = Field(default=120.0, description="Longest silence inside an answer that has begun.")
     access_log: bool = Field(default=True, description="Write one line per request.")
+    access_log_path: Path | None = Field(
+        default=None, description="File that gets the lines of `access_log`; without it they go to stderr."
+    )
 
 
 class AdminSettings(Section):
@@ -136,10 +145,20 @@ class StateSettings(Section):
     )
 
 
+class KeySettings(Section):
+    """A key that clients may show. The file knows its hash only."""
+
+    name: PartName = Field(description="Name of the key, for logs and counts.")
+    sha256: Annotated[str, AfterValidator(_check_hash)] = Field(
+        description="SHA-256 of the key alone, without a line end, as `sha256sum` prints it.", examples=["HEX"]
+    )
+
+
 class AuthSettings(Section):
     """Who may call the public port."""
 
-    required: bool = Field(default=False, description="Ask every `/v1` call for a known key.")
+    required: bool = Field(default=False, description="Ask every call for a known key.")
+    keys: tuple[KeySettings, ...] = Field(default=(), description="The keys that are known.")
 
 
 class EngineSettings(Section):
@@ -186,6 +205,11 @@ class VersionSettings(Section):
         description="Speculative decoding, as the engine takes it (`method`, `num_speculative_tokens`, ...).",
     )
     replicas: int = Field(default=1, ge=1, description="Engines that serve this version.")
+    routing: Literal["least_loaded", "prefix_affinity", "session_affinity", "round_robin"] = Field(
+        default="least_loaded",
+        description="How one of several engines is chosen: `least_loaded` of two drawn by lot, `prefix_affinity` (a "
+        "conversation goes where its beginning is cached), `session_affinity` (a client keeps to one), `round_robin`.",
+    )
     defaults: dict[str, JsonValue] = Field(
         default={}, description="Request fields filled in where the client is silent, and `system_prompt`."
     )

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from gateway.settings.problems import Location
 from gateway.settings.tree import NOT_IN_FILE, Settings
 
-_SECRET_KEYS = ("env", "key")
+_SECRET_KEYS = ("env", "key", "keys")
 
 
 def explain(error: ValidationError) -> Iterator[tuple[Location, str]]:

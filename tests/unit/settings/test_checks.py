@@ -25,10 +25,9 @@ def test_nothing_is_wrong_with_a_simulated_version() -> None:
         ({"server": {"relays": 2}}, "server.relays"),
         ({"server": {"relays": "2"}}, "server.relays"),
         ({"state": {"url": "redis://host:6379/0"}}, "state.url"),
-        ({"auth": {"required": True}}, "auth.required"),
-        ({"auth": {"required": "true"}}, "auth.required"),
         (make(shadow={"version": "v1", "percent": 5}), "models[0].shadow"),
-        (make({"name": "v1", "endpoints": ["http://h:1"]}), "models[0].versions[0].endpoints"),
+        (make({"name": "v1", "endpoints": ["https://h:1"]}), "models[0].versions[0].endpoints[0]"),
+        (make({"name": "v1", "endpoints": ["http://h:1", "dns+http://h:1"]}), "models[0].versions[0].endpoints[1]"),
         (make({"name": "v1", "checkpoint": "hf://org/m"}), "models[0].versions[0].checkpoint"),
         (make({"name": "v1", "checkpoint": "s3://b/m"}), "models[0].versions[0].checkpoint"),
         (
@@ -40,11 +39,69 @@ def test_nothing_is_wrong_with_a_simulated_version() -> None:
 def test_what_this_release_cannot_do_is_refused_by_name(data: dict[str, Any], key: str) -> None:
     messages = find(data)
     assert list(messages) == [key]
-    assert "not possible yet" in messages[key]
+    assert "possible yet" in messages[key]
 
 
 def test_what_is_refused_later_may_be_written_as_switched_off() -> None:
     assert find({"server": {"relays": 1}, "auth": {"required": False}} | make(shadow=None)) == {}
+
+
+KEY = {"name": "laptop", "sha256": "a" * 64}
+
+
+@pytest.mark.parametrize("auth", [{}, {"required": False}, {"required": False, "keys": []}, {"keys": [KEY]}])
+def test_keys_are_not_needed_where_they_are_not_asked_for(auth: dict[str, Any]) -> None:
+    assert find({"auth": auth}) == {}
+
+
+@pytest.mark.parametrize("required", [True, "true", "yes", "1", "on"])
+def test_a_gateway_that_nobody_could_call_is_refused(required: object) -> None:
+    for keys in (None, [], ()):
+        assert "nobody could call" in find({"auth": {"required": required, "keys": keys}})["auth.required"]
+    assert find({"auth": {"required": required, "keys": [KEY]}}) == {}
+
+
+def test_keys_have_names_of_their_own() -> None:
+    messages = find({"auth": {"required": True, "keys": [KEY, KEY | {"name": "ci"}, KEY]}})
+    assert messages == {"auth.keys[2].name": "there are two called 'laptop'"}
+
+
+@pytest.mark.parametrize(
+    "url", ["http://h", "http://h:8000", "http://10.0.0.5:8000/", "http://[::1]:8000", "http://a-b.c:1"]
+)
+def test_endpoints(url: str) -> None:
+    assert find(make({"name": "v1", "endpoints": [url]})) == {}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "h:8000", "10.0.0.5", "http://", "http://:80", "http:///x", "http://h:8000/v1", "http://h?x", "http://h#x",
+        "http://h:0", "http://h:65536", "http://h:eighty", "http://me:hush@h:1", "http://h :1", "unix:///run/e.sock",
+        "ftp://h", "http://[::1:8000", " http://h",
+    ],
+)  # fmt: skip
+def test_what_is_no_endpoint_is_refused_and_not_repeated(url: str) -> None:
+    assert find(make({"name": "v1", "endpoints": ["http://h:1", url]})) == {
+        "models[0].versions[0].endpoints[1]": "should be http://HOST:PORT"
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("adapters", {"mirror": "/"}),
+        ("engine_args", {"max-model-len": 4096}),
+        ("speculative", {"method": "ngram"}),
+        ("replicas", 2),
+        ("env", {"A": "b"}),
+    ],
+)
+def test_what_only_our_own_engines_can_be_told_is_refused_with_endpoints(key: str, value: object) -> None:
+    far = {"name": "v1", "endpoints": ["http://h:1"]}
+    assert "set up where they run" in find(make(far | {key: value}))[f"models[0].versions[0].{key}"]
+    silent = {"adapters": {}, "engine_args": {}, "speculative": None, "replicas": 1, "env": {}}
+    assert find(make(far | silent)) == {}
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])
@@ -105,7 +162,10 @@ def test_a_system_prompt_is_text() -> None:
         {"models": [3, None, {"versions": 5, "split": 3}, {"name": [], "versions": [None, "x"]}]},
         make(split={"v1": "x"}),
         make(split={3: 1}),
-        {"admin": {"host": 3}, "state": {"url": 4}},
+        {"admin": {"host": 3}, "state": {"url": 4}, "auth": {"keys": 3}},
+        {"auth": {"keys": [3, None, {}, {"name": []}]}},
+        make({"name": "v1", "endpoints": [3, None]}),
+        make({"name": "v1", "endpoints": "http://h:1"}),
     ],
 )
 def test_values_of_the_wrong_type_are_stepped_over(data: dict[str, Any]) -> None:

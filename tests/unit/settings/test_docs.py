@@ -16,4 +16,15 @@ def test_what_the_program_fills_in_itself_is_not_offered() -> None:
 
 
 def test_what_is_refused_is_listed() -> None:
-    assert "- `models[].versions[].endpoints`: engines elsewhere are not possible yet" in render()
+    assert "- `models[].versions[].endpoints.*`: only http://HOST:PORT is possible yet" in render()
+
+
+def test_lists_of_sections_have_a_section_of_their_own() -> None:
+    page = render()
+    assert "## `auth.keys[]`" in page
+    assert "| `sha256` | text | required |" in page
+
+
+def test_files_and_folders_are_paths() -> None:
+    assert "| `access_log_path` | path | none |" in render()
+    assert "| `runtime_dir` | path | none |" in render()

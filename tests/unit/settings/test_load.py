@@ -43,12 +43,15 @@ def test_flag_wins_over_environment_over_file_over_default(folder: Path) -> None
 def test_folders_are_relative_to_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder))
     version = "{name: v1, checkpoint: weights/../weights/v1, adapters: {a: ~/weights/lora}}"
-    path = write(folder, f"engines: {{runtime_dir: run}}\nmodels: [{{name: m, versions: [{version}]}}]\n")
+    server = "server: {access_log_path: logs/requests.log}\n"
+    path = write(folder, f"{server}engines: {{runtime_dir: run}}\nmodels: [{{name: m, versions: [{version}]}}]\n")
     settings = load(path, {}, {})
     assert settings.models[0].versions[0].checkpoint == str(folder / "weights/v1")
     assert settings.models[0].versions[0].adapters == {"a": str(folder / "weights/lora")}
     assert settings.engines.runtime_dir == folder / "run"
+    assert settings.server.access_log_path == folder / "logs/requests.log"
     assert not (folder / "run").exists()
+    assert not (folder / "logs").exists()
 
 
 def test_all_problems_come_together_with_their_lines(folder: Path) -> None:
@@ -127,6 +130,38 @@ def test_the_admin_key_comes_from_the_variable_the_file_names(folder: Path) -> N
     assert settings.admin.key.get_secret_value() == "hush"
     assert "hush" not in repr(settings)
     assert "set MY_KEY" in fail(path, {}, {"GATEWAY_ADMIN_KEY": "other", "MY_KEY": ""})[0]
+
+
+KEYS = "auth:\n  required: true\n  keys:\n    - {{name: laptop, sha256: {}}}\n"
+
+
+def test_the_hashes_of_keys_come_from_the_file(folder: Path) -> None:
+    settings = load(write(folder, KEYS.format("a" * 64) + SIMULATED), {}, {})
+    assert [(key.name, key.sha256) for key in settings.auth.keys] == [("laptop", "a" * 64)]
+    assert load(settings.path, {}, {"GATEWAY_AUTH_REQUIRED": "false"}).auth.required is False
+
+
+@pytest.mark.parametrize(
+    ("text", "environ"),
+    [
+        (KEYS.format("sk-hush"), {}),
+        ("auth: {keys: [sk-hush]}\n", {}),
+        ("auth: {keys: sk-hush}\n", {}),
+        ("", {"GATEWAY_AUTH_KEYS": "sk-hush"}),
+    ],
+)
+def test_a_key_in_the_place_of_its_hash_is_refused_and_not_shown(
+    folder: Path, text: str, environ: dict[str, str]
+) -> None:
+    lines = fail(write(folder, text + SIMULATED), {}, environ)
+    assert "auth.keys" in lines[0]
+    assert "hush" not in str(lines)
+
+
+def test_an_engine_elsewhere_needs_no_folder(folder: Path) -> None:
+    version = "{name: v1, endpoints: ['http://10.0.0.5:8000']}"
+    settings = load(write(folder, f"models: [{{name: m, versions: [{version}]}}]\n"), {}, {})
+    assert settings.models[0].versions[0].endpoints == ("http://10.0.0.5:8000",)
 
 
 def test_internal_fields_are_unknown_to_the_file(folder: Path) -> None:

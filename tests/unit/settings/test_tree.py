@@ -1,9 +1,18 @@
+import hashlib
 import math
 
 import pytest
 from pydantic import ValidationError
 
-from gateway.settings.tree import ModelSettings, ServerSettings, Settings, VersionSettings, normalise_split
+from gateway.settings.tree import (
+    AuthSettings,
+    KeySettings,
+    ModelSettings,
+    ServerSettings,
+    Settings,
+    VersionSettings,
+    normalise_split,
+)
 
 
 def make_model(**fields: object) -> ModelSettings:
@@ -20,7 +29,8 @@ def test_defaults_are_those_of_the_contract() -> None:
         "GATEWAY_ADMIN_KEY",
     )
     assert settings.state.url == "sqlite:///var/lib/gateway/state.db"
-    assert settings.auth.required is False
+    assert (settings.auth.required, settings.auth.keys) == (False, ())
+    assert (settings.server.access_log, settings.server.access_log_path) == (True, None)
     assert (settings.engines.fork, settings.engines.start_timeout_s) == ("auto", 900.0)
     assert make_model().sticky_by == ("header:x-session-id", "user", "api_key", "client_ip")
 
@@ -87,6 +97,19 @@ def test_bad_version_and_adapter_names(name: str) -> None:
         VersionSettings(name=name)
     with pytest.raises(ValidationError):
         VersionSettings(name="v1", adapters={name: "x"})
+
+
+def test_a_key_is_known_by_the_hash_that_sha256sum_prints() -> None:
+    digest = hashlib.sha256(b"sk-secret").hexdigest()
+    auth = AuthSettings.model_validate({"required": True, "keys": [{"name": "laptop", "sha256": digest.upper()}]})
+    assert auth.keys == (KeySettings(name="laptop", sha256=digest),)
+
+
+@pytest.mark.parametrize("value", ["sk-secret", "", "g" * 64, "a" * 63, "a" * 65, "a" * 64 + "\n", 7, None])
+def test_what_is_no_hash_is_refused_and_not_shown(value: object) -> None:
+    with pytest.raises(ValidationError) as caught:
+        KeySettings.model_validate({"name": "laptop", "sha256": value})
+    assert "secret" not in str(caught.value.errors()[0]["msg"])
 
 
 def test_sticky_keys_are_read_in_lower_case() -> None:
