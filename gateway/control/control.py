@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from gateway.engines.engine import EngineSpec, EngineState, EngineStatus
+from gateway.engines.remote import RemoteSpec
 from gateway.engines.supervisor import Supervisor
 from gateway.fleet.replica import Replica
 from gateway.settings import ModelSettings, Settings, VersionSettings
@@ -29,7 +30,7 @@ class Control:
         self._told: dict[str, tuple[EngineState, str]] = {}
         self._publish()
 
-    def start(self, supervisor: Supervisor, specs: list[EngineSpec]) -> None:
+    def start(self, supervisor: Supervisor, specs: list[EngineSpec | RemoteSpec]) -> None:
         """Start the engines given and serve them as they get ready; returns at once."""
         self._supervisor = supervisor
         supervisor.start(specs)
@@ -83,9 +84,8 @@ class Control:
 
     def _publish(self) -> None:
         ready: dict[tuple[str, str], list[Replica]] = {}
-        for spec in self._supervisor.ready_specs() if self._supervisor is not None else []:
-            replica = Replica(f"{spec.version}-{spec.index}", spec.model, spec.version, spec.address, spec.served_name)
-            ready.setdefault((spec.model, spec.version), []).append(replica)
+        for replica in self._supervisor.replicas() if self._supervisor is not None else []:
+            ready.setdefault((replica.model, replica.version), []).append(replica)
         statuses = self._statuses()
         models = {model.name: self._route(model, ready, statuses) for model in self._settings.models}
         self._board.publish(Routes(models, is_draining=self._is_draining))
@@ -107,6 +107,7 @@ class Control:
                 },
                 system_prompt=_system_prompt(version),
                 state=own[0].state if own else "not started",
+                routing=version.routing,
                 max_model_len=next((status.max_model_len for status in own if status.max_model_len), None),
             )
         split = Split.from_weights(model.name, _effective_weights(model, versions))
@@ -123,7 +124,8 @@ def _effective_weights(model: ModelSettings, versions: Mapping[str, VersionRoute
 def _tell(status: EngineStatus) -> None:
     """One log line for people; failures have been logged with their reason by the engine's keeper."""
     if status.state is EngineState.READY:
-        logger.info("%s is ready after %.1f s", status.name, status.ready_after_s or 0.0)
+        took = "" if status.ready_after_s is None else f" after {status.ready_after_s:.1f} s"
+        logger.info("%s is ready%s", status.name, took)
     elif status.phase:
         logger.info("%s is %s: %s", status.name, status.state, status.phase)
     elif status.state is EngineState.STOPPED:
@@ -139,6 +141,7 @@ def _describe_version(model: ModelSettings, version: VersionSettings, statuses: 
     return {
         "name": version.name,
         "checkpoint": version.checkpoint,
+        "endpoints": list(version.endpoints),
         "adapters": sorted(version.adapters),
         "share": model.split.get(version.name, 0.0),
         "engines": [

@@ -8,11 +8,14 @@ from pathlib import Path
 from gateway.engines.engine import EngineSpec
 from gateway.engines.machine import Machine
 from gateway.engines.process import LaunchSpec
+from gateway.engines.remote import RemoteSpec
 from gateway.engines.vllm import EngineRequest, adapter_name, build_launch_spec, is_forkable, served_name
 from gateway.settings import ModelSettings, Settings, VersionSettings
 
 
-def plan_engines(settings: Settings, runtime_dir: Path, machine: Machine, *, is_cpu: bool) -> Iterator[EngineSpec]:
+def plan_engines(
+    settings: Settings, runtime_dir: Path, machine: Machine, *, is_cpu: bool
+) -> Iterator[EngineSpec | RemoteSpec]:
     """Every engine the settings ask for; within a model those with the most traffic first.
 
     Sockets are numbered files in `runtime_dir`, since a unix socket's path holds 107 bytes at most.
@@ -22,7 +25,10 @@ def plan_engines(settings: Settings, runtime_dir: Path, machine: Machine, *, is_
     empty_dir.mkdir(exist_ok=True)
     for model in settings.models:
         for version in sorted(model.versions, key=lambda version: -model.split.get(version.name, 0.0)):
-            for index in range(version.replicas):
+            for index, address in enumerate(version.endpoints):
+                name = f"{model.name}:{version.name}#{index}"
+                yield RemoteSpec(name, model.name, version.name, index, address.rstrip("/"))
+            for index in range(0 if version.endpoints else version.replicas):
                 socket = runtime_dir / f"{next(numbers)}.sock"
                 if version.engine == "simulated":
                     yield _plan_simulated(model, version, index, socket, settings.server.drain_grace_s)

@@ -80,6 +80,7 @@ class EngineKeeper:
 
     def __init__(self, spec: EngineSpec, tools: KeeperTools, timing: KeeperTiming) -> None:
         self.spec = spec
+        self.served_name = spec.served_name
         self.status = EngineStatus(spec.name, spec.model, spec.version, EngineState.STARTING, time.time())
         self._tools = tools
         self._timing = timing

@@ -1,5 +1,6 @@
 """Asking an engine questions: is it alive, and does a real token come out. httpx, off the hot path."""
 
+import asyncio
 import base64
 import struct
 import zlib
@@ -14,13 +15,18 @@ _TOKEN_TIMEOUT = httpx.Timeout(300.0)
 
 
 class Probe:
-    """Questions to one engine over its unix socket."""
+    """Questions to one engine at `unix:///path/to.sock` or `http://host:port`.
 
-    def __init__(self, socket: str, served_name: str) -> None:
-        self._client = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=socket), base_url="http://engine", timeout=_TIMEOUT, trust_env=False
-        )
+    A look at its health takes at most `health_timeout_s`, however slowly an answer comes.
+    """
+
+    def __init__(self, address: str, served_name: str, *, health_timeout_s: float = 10.0) -> None:
+        is_local = address.startswith("unix://")
+        transport = httpx.AsyncHTTPTransport(uds=address.removeprefix("unix://") if is_local else None)
+        base = "http://engine" if is_local else address
+        self._client = httpx.AsyncClient(transport=transport, base_url=base, timeout=_TIMEOUT, trust_env=False)
         self._name = served_name
+        self._health_timeout_s = health_timeout_s
 
     async def close(self) -> None:
         """Close the probe's connections."""
@@ -29,9 +35,19 @@ class Probe:
     async def is_healthy(self) -> bool:
         """True if the engine says it is alive; a refused connection, a timeout or 503 says it is not."""
         try:
-            return (await self._client.get("/health")).status_code == 200
-        except httpx.HTTPError:
+            async with asyncio.timeout(self._health_timeout_s):
+                return (await self._client.get("/health")).status_code == 200
+        except (httpx.HTTPError, TimeoutError):
             return False
+
+    async def read_served_name(self) -> str:
+        """What the engine calls its model, which is asked for by that name from now on. Raises ProbeFailed."""
+        answer = await self._post_or_get("/v1/models")
+        try:
+            self._name = str(answer.json()["data"][0]["id"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise ProbeFailed("/v1/models names no model") from error
+        return self._name
 
     async def read_max_model_len(self) -> int | None:
         """The context length the engine settled on, in tokens."""

@@ -1,26 +1,38 @@
-"""All engines of this host: one keeper each. Never decides what should run; control does."""
+"""All engines of a gateway: a keeper for each that runs here, a watch over each that runs elsewhere.
+
+Never decides what should run; control does.
+"""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from gateway.engines.engine import EngineSpec, EngineState, EngineStatus
 from gateway.engines.keeper import EngineKeeper, KeeperTiming, KeeperTools
+from gateway.engines.remote import RemoteProbe, RemoteSpec, RemoteTiming, RemoteWatch
+from gateway.fleet.replica import Replica
 from gateway.tasks import TaskSet
 
 
 class Supervisor:
-    """Runs keepers and closes what they share. One task per engine."""
+    """Runs keepers and watches and closes what they share. One task per engine."""
 
-    def __init__(self, tools: KeeperTools, timing: KeeperTiming) -> None:
+    def __init__(
+        self, tools: KeeperTools, timing: KeeperTiming, make_remote_probe: Callable[[RemoteSpec], RemoteProbe]
+    ) -> None:
         self._tools = tools
         self._timing = timing
-        self._keepers: dict[str, EngineKeeper] = {}
+        self._make_remote_probe = make_remote_probe
+        self._keepers: dict[str, EngineKeeper | RemoteWatch] = {}
         self._tasks = TaskSet()
 
-    def start(self, specs: Iterable[EngineSpec]) -> None:
+    def start(self, specs: Iterable[EngineSpec | RemoteSpec]) -> None:
         """Begin keeping the engines given; returns at once."""
         for spec in specs:
-            keeper = EngineKeeper(spec, self._tools, self._timing)
+            keeper: EngineKeeper | RemoteWatch
+            if isinstance(spec, RemoteSpec):
+                keeper = RemoteWatch(spec, self._make_remote_probe, self._tools.on_change, RemoteTiming())
+            else:
+                keeper = EngineKeeper(spec, self._tools, self._timing)
             self._keepers[spec.name] = keeper
             self._tasks.start(keeper.run(), f"keep {spec.name}")
 
@@ -28,9 +40,19 @@ class Supervisor:
         """The status of every engine, in the order they were started."""
         return [keeper.status for keeper in self._keepers.values()]
 
-    def ready_specs(self) -> list[EngineSpec]:
+    def replicas(self) -> list[Replica]:
         """The engines that may be sent requests."""
-        return [keeper.spec for keeper in self._keepers.values() if keeper.status.state is EngineState.READY]
+        return [
+            Replica(
+                f"{keeper.spec.version}-{keeper.spec.index}",
+                keeper.spec.model,
+                keeper.spec.version,
+                keeper.spec.address,
+                keeper.served_name,
+            )
+            for keeper in self._keepers.values()
+            if keeper.status.state is EngineState.READY
+        ]
 
     async def close(self) -> None:
         """Stop every engine, all at once, and wait until no process is left."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gateway.engines.engine import EngineSpec, ProbeFailed
 from gateway.engines.process import LaunchSpec
+from gateway.engines.remote import RemoteSpec
 
 
 class FakeProcess:
@@ -65,16 +66,28 @@ class FakeSpawner:
 
 
 class FakeProbe:
-    """An engine's answers: `healthy` is what /health says, `fault` what the first token meets."""
+    """An engine's answers: `healthy` is what /health says, `fault` what the first token meets.
+
+    `name` is what the engine calls its model; None means that it names none.
+    """
 
     def __init__(self) -> None:
         self.healthy = True
         self.fault: str | None = None
+        self.name: str | None = "shapes"
         self.warmed: list[tuple[bool, tuple[str, ...]]] = []
+        self.looks = 0
+        self.is_closed = False
 
     async def is_healthy(self) -> bool:
         await asyncio.sleep(0)
+        self.looks += 1
         return self.healthy
+
+    async def read_served_name(self) -> str:
+        if self.name is None:
+            raise ProbeFailed("/v1/models names no model")
+        return self.name
 
     async def read_max_model_len(self) -> int | None:
         return 2048
@@ -85,7 +98,7 @@ class FakeProbe:
             raise ProbeFailed(self.fault)
 
     async def close(self) -> None:
-        pass
+        self.is_closed = True
 
 
 def engine_spec(folder: Path, name: str = "shapes:v1#0", *, can_fork: bool = False) -> EngineSpec:
@@ -93,6 +106,11 @@ def engine_spec(folder: Path, name: str = "shapes:v1#0", *, can_fork: bool = Fal
     version = name.partition(":")[2].partition("#")[0]
     launch = LaunchSpec(name=name, module="nothing", args=(), env={})
     return EngineSpec(name, "shapes", version, 0, lambda: launch, can_fork, folder / "e.sock", "shapes")
+
+
+def remote_spec(name: str = "shapes:far#0", address: str = "http://far:8000") -> RemoteSpec:
+    """A spec of an engine that somebody else runs."""
+    return RemoteSpec(name, "shapes", name.partition(":")[2].partition("#")[0], int(name.partition("#")[2]), address)
 
 
 async def until(condition: Callable[[], bool]) -> None:

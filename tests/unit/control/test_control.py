@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from gateway.control.control import Control
-from gateway.engines.engine import Admission, EngineState
+from gateway.engines.engine import Admission, EngineSpec, EngineState
 from gateway.engines.keeper import KeeperTiming, KeeperTools
+from gateway.engines.remote import RemoteSpec
 from gateway.engines.supervisor import Supervisor
 from gateway.settings import ModelSettings, Settings
 from gateway.traffic.routes import RouteBoard
-from tests.support.fake_engines import FakeProbe, FakeSpawner, engine_spec, until
+from tests.support.fake_engines import FakeProbe, FakeSpawner, engine_spec, remote_spec, until
 
 SETTINGS = Settings(
     models=(
@@ -23,6 +24,7 @@ SETTINGS = Settings(
                 "versions": [
                     {"name": "v1", "engine": "simulated", "defaults": {"temperature": 0.0, "system_prompt": "Look."}},
                     {"name": "v2", "engine": "simulated", "adapters": {"mirror": "/m"}},
+                    {"name": "far", "endpoints": ["http://a:1", "http://b:1"], "routing": "round_robin"},
                 ],
             }
         ),
@@ -40,9 +42,11 @@ class Bench:
             admit=lambda spec: Admission("no such folder" if spec.version == "v2" else None),
             explain=lambda lines, code: f"it ended with {code}", slots=asyncio.Semaphore(2), turns=asyncio.Lock(), on_change=self.control.note,
         )  # fmt: skip
-        self.supervisor = Supervisor(tools, KeeperTiming(poll_s=0, stop_grace_s=0.01, first_pause_s=60))
+        timing = KeeperTiming(poll_s=0, stop_grace_s=0.01, first_pause_s=60)
+        self.remote = FakeProbe()
+        self.supervisor = Supervisor(tools, timing, lambda spec: self.remote)
         one, two = engine_spec(folder, "shapes:v1#0"), engine_spec(folder, "shapes:v2#0")
-        self.specs = [one, replace(two, socket=folder / "other.sock")]
+        self.specs: list[EngineSpec | RemoteSpec] = [one, replace(two, socket=folder / "other.sock")]
 
     async def come_up(self) -> None:
         self.control.start(self.supervisor, self.specs)
@@ -54,7 +58,7 @@ class Bench:
 
 async def test_before_any_engine_is_up_names_are_known_but_have_no_replica(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    assert bench.board.routes.public_names() == ["shapes", "shapes:v1", "shapes:v2", "shapes:v2+mirror"]
+    assert bench.board.routes.public_names() == ["shapes", "shapes:v1", "shapes:v2", "shapes:v2+mirror", "shapes:far"]
     assert bench.replicas("v1") == []
 
 
@@ -104,11 +108,12 @@ async def test_people_see_shares_states_and_reasons(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     await bench.come_up()
     described: dict[str, Any] = bench.control.describe()[0]
-    one, two = described["versions"]
+    one, two, far = described["versions"]
     assert (one["share"], two["share"]) == (0.9, 0.1)
     assert one["engines"][0]["state"] == EngineState.READY
     assert two["engines"][0]["reason"] == "no such folder"
     assert two["adapters"] == ["mirror"]
+    assert (one["endpoints"], far["endpoints"]) == ([], ["http://a:1", "http://b:1"])
     await bench.control.close()
 
 
@@ -119,3 +124,24 @@ async def test_changes_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFi
     told = [message for message in caplog.messages if message.startswith("shapes:v1#0 is ready")]
     assert len(told) == 1
     await bench.control.close()
+
+
+async def test_engines_elsewhere_become_replicas_under_the_name_they_call_themselves(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(tmp_path)
+    bench.remote.name = "org/shapes-7b"
+    bench.specs = [remote_spec("shapes:far#0", "http://a:1"), remote_spec("shapes:far#1", "http://b:1")]
+    with caplog.at_level(logging.INFO, "gateway.control"):
+        await bench.come_up()
+    version = bench.board.routes.models["shapes"].versions["far"]
+    assert [replica.served_name for replica in version.replicas] == ["org/shapes-7b"] * 2
+    assert (bench.replicas("far"), version.max_model_len) == (["http://a:1", "http://b:1"], 2048)
+    assert bench.control.ready_names() == ["shapes:far", "shapes:far"]
+    assert caplog.messages == ["shapes:far#0 is ready", "shapes:far#1 is ready"]
+    await bench.control.close()
+
+
+async def test_the_policy_of_a_version_is_published(tmp_path: Path) -> None:
+    versions = Bench(tmp_path).board.routes.models["shapes"].versions
+    assert [version.routing for version in versions.values()] == ["least_loaded", "least_loaded", "round_robin"]

@@ -6,14 +6,21 @@ import pytest
 from gateway.control.plan import plan_engines
 from gateway.engines.engine import EngineSpec
 from gateway.engines.machine import Machine
+from gateway.engines.remote import RemoteSpec
 from gateway.settings import ModelSettings, Settings
 
 MACHINE = Machine(cores=2, memory_bytes=8 * 2**30)
 
 
-def plan(versions: list[dict[str, Any]], folder: Path, split: dict[str, float] | None = None) -> list[EngineSpec]:
+def plan_all(
+    versions: list[dict[str, Any]], folder: Path, split: dict[str, float] | None = None
+) -> list[EngineSpec | RemoteSpec]:
     model = ModelSettings.model_validate({"name": "shapes", "versions": versions, "split": split or {}})
     return list(plan_engines(Settings(models=(model,)), folder, MACHINE, is_cpu=True))
+
+
+def plan(versions: list[dict[str, Any]], folder: Path, split: dict[str, float] | None = None) -> list[EngineSpec]:
+    return [spec for spec in plan_all(versions, folder, split) if isinstance(spec, EngineSpec)]
 
 
 def test_a_version_becomes_an_engine_on_a_short_socket_path(tmp_path: Path) -> None:
@@ -58,3 +65,17 @@ def test_arguments_that_are_ours_fail_at_the_launch_of_that_engine_only(tmp_path
     with pytest.raises(ValueError, match="port"):
         specs[0].build_launch()
     assert specs[1].build_launch()
+
+
+def test_endpoints_are_engines_elsewhere_one_each_and_take_no_socket(tmp_path: Path) -> None:
+    versions = [
+        {"name": "far", "endpoints": ["http://a:1", "http://b:2/"]},
+        {"name": "v1", "checkpoint": "/1"},
+    ]
+    *far, near = plan_all(versions, tmp_path, {"far": 9, "v1": 1})
+    assert far == [
+        RemoteSpec("shapes:far#0", "shapes", "far", 0, "http://a:1"),
+        RemoteSpec("shapes:far#1", "shapes", "far", 1, "http://b:2"),
+    ]
+    assert isinstance(near, EngineSpec)
+    assert near.socket == tmp_path / "0.sock"

@@ -1,3 +1,4 @@
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ Handler = Callable[[httpx.Request], httpx.Response]
 
 def probe(tmp_path: Path, handler: Handler, monkeypatch: pytest.MonkeyPatch) -> Probe:
     monkeypatch.setattr(httpx, "AsyncHTTPTransport", lambda uds: httpx.MockTransport(handler))
-    return Probe(str(tmp_path / "e.sock"), "shapes")
+    return Probe(f"unix://{tmp_path}/e.sock", "shapes")
 
 
 def tokens(count: int) -> httpx.Response:
@@ -32,6 +33,22 @@ async def test_health(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     asked = probe(tmp_path, handle, monkeypatch)
     assert [await asked.is_healthy() for _ in range(3)] == [True, False, False]
+    await asked.close()
+
+
+async def test_an_engine_that_does_not_say_in_time_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_for: list[str] = []
+
+    async def hang(request: httpx.Request) -> httpx.Response:
+        asked_for.append(request.url.path)
+        await asyncio.Event().wait()
+        return httpx.Response(200)
+
+    monkeypatch.setattr(httpx, "AsyncHTTPTransport", lambda uds: httpx.MockTransport(hang))
+    asked = Probe("http://far:8000", "shapes", health_timeout_s=0.01)
+    async with asyncio.timeout(5):
+        assert not await asked.is_healthy()
+    assert asked_for == ["/health"]
     await asked.close()
 
 
@@ -104,6 +121,63 @@ async def test_the_context_length_is_read(tmp_path: Path, monkeypatch: pytest.Mo
     cards = {"data": [{"id": "shapes", "max_model_len": 2048}]}
     asked = probe(tmp_path, lambda request: httpx.Response(200, json=cards), monkeypatch)
     assert await asked.read_max_model_len() == 2048
+    await asked.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "socket", "url"),
+    [
+        ("unix:///run/e.sock", "/run/e.sock", "http://engine/health"),
+        ("http://far:8000", None, "http://far:8000/health"),
+        ("http://[::1]:8000", None, "http://[::1]:8000/health"),
+    ],
+)
+async def test_it_asks_the_address_it_was_given(
+    address: str, socket: str | None, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(str(request.url))
+        return httpx.Response(200)
+
+    def connect(uds: str | None) -> httpx.MockTransport:
+        seen.append(uds)
+        return httpx.MockTransport(handle)
+
+    monkeypatch.setattr(httpx, "AsyncHTTPTransport", connect)
+    asked = Probe(address, "shapes")
+    assert await asked.is_healthy()
+    assert seen == [socket, url]
+    await asked.close()
+
+
+async def test_the_engines_own_name_is_asked_for_from_then_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/models":
+            return httpx.Response(200, json={"data": [{"id": "org/shapes-7b"}, {"id": "an-adapter"}]})
+        names.append(json.loads(request.content)["model"])
+        return tokens(1)
+
+    asked = probe(tmp_path, handle, monkeypatch)
+    assert await asked.read_served_name() == "org/shapes-7b"
+    await asked.warm(is_visual=True)
+    assert names == ["org/shapes-7b", "org/shapes-7b"]
+    await asked.close()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>", b"[]", b"{}", b'{"data": []}', b'{"data": [{}]}', b'{"data": [3]}']
+)
+async def test_what_is_no_list_of_models_is_a_failure(
+    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = probe(tmp_path, lambda request: httpx.Response(200, content=content), monkeypatch)
+    with pytest.raises(ProbeFailed, match="names no model"):
+        await asked.read_served_name()
+    assert await asked.read_max_model_len() is None
     await asked.close()
 
 

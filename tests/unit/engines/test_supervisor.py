@@ -4,12 +4,15 @@ from pathlib import Path
 from gateway.engines.engine import Admission, EngineState
 from gateway.engines.keeper import KeeperTiming, KeeperTools
 from gateway.engines.supervisor import Supervisor
-from tests.support.fake_engines import FakeProbe, FakeSpawner, engine_spec, until
+from gateway.fleet.replica import Replica
+from tests.support.fake_engines import FakeProbe, FakeSpawner, engine_spec, remote_spec, until
 
 TIMING = KeeperTiming(poll_s=0, stop_grace_s=0.01, first_pause_s=60)
 
 
-def supervise(spawner: FakeSpawner, probe: FakeProbe, faults: dict[str, str] | None = None) -> Supervisor:
+def supervise(
+    spawner: FakeSpawner, probe: FakeProbe, faults: dict[str, str] | None = None, remote: FakeProbe | None = None
+) -> Supervisor:
     tools = KeeperTools(
         spawner=spawner,
         fork_spawner=None,
@@ -20,7 +23,7 @@ def supervise(spawner: FakeSpawner, probe: FakeProbe, faults: dict[str, str] | N
         turns=asyncio.Lock(),
         on_change=lambda status: None,
     )
-    return Supervisor(tools, TIMING)
+    return Supervisor(tools, TIMING, lambda spec: remote or FakeProbe())
 
 
 def states(supervisor: Supervisor) -> list[EngineState]:
@@ -33,7 +36,7 @@ async def test_one_that_cannot_start_does_not_take_the_others_down(tmp_path: Pat
     specs = [engine_spec(tmp_path, "shapes:v1#0"), engine_spec(tmp_path, "shapes:v2#0")]
     supervisor.start(specs)
     await until(lambda: states(supervisor) == [EngineState.FAILED, EngineState.READY])
-    assert supervisor.ready_specs() == [specs[1]]
+    assert supervisor.replicas() == [Replica("v2-0", "shapes", "v2", specs[1].address, "shapes")]
     await supervisor.close()
 
 
@@ -61,3 +64,31 @@ async def test_close_leaves_nothing_running(tmp_path: Path) -> None:
     assert states(supervisor) == [EngineState.STOPPED, EngineState.STOPPED]
     assert [process.signals for process in spawner.processes] == [["term", "kill"]] * 2
     assert spawner.is_closed
+
+
+async def test_engines_elsewhere_are_watched_and_nothing_is_started_for_them(tmp_path: Path) -> None:
+    spawner, remote = FakeSpawner(), FakeProbe()
+    remote.name = "org/shapes-7b"
+    supervisor = supervise(spawner, FakeProbe(), remote=remote)
+    supervisor.start([remote_spec("shapes:far#0", "http://a:1"), remote_spec("shapes:far#1", "http://b:1")])
+    assert supervisor.replicas() == []
+    await until(lambda: states(supervisor) == [EngineState.READY, EngineState.READY])
+    assert supervisor.replicas() == [
+        Replica("far-0", "shapes", "far", "http://a:1", "org/shapes-7b"),
+        Replica("far-1", "shapes", "far", "http://b:1", "org/shapes-7b"),
+    ]
+    assert spawner.specs == []
+    await supervisor.close()
+    assert states(supervisor) == [EngineState.STOPPED, EngineState.STOPPED]
+    assert supervisor.replicas() == []
+    assert remote.is_closed
+
+
+async def test_one_elsewhere_that_is_silent_holds_up_nobody(tmp_path: Path) -> None:
+    remote = FakeProbe()
+    remote.healthy = False
+    supervisor = supervise(FakeSpawner(), FakeProbe(), remote=remote)
+    supervisor.start([remote_spec("shapes:far#0"), engine_spec(tmp_path, "shapes:v1#0")])
+    await until(lambda: states(supervisor) == [EngineState.FAILED, EngineState.READY])
+    assert [replica.name for replica in supervisor.replicas()] == ["v1-0"]
+    await supervisor.close()
