@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import functools
+import gc
 import logging
 import os
 import shutil
@@ -16,7 +18,8 @@ import uvicorn
 import uvloop
 
 from gateway.api.admin import build_admin_app
-from gateway.api.lane import RelayLane
+from gateway.api.auth import KeyRing
+from gateway.api.lane import Lane, LaneProtocol
 from gateway.api.openai import build_public_app
 from gateway.control.admission import admit
 from gateway.control.control import Control
@@ -27,16 +30,21 @@ from gateway.engines.engine import EngineSpec
 from gateway.engines.keeper import EngineProbe, KeeperTiming, KeeperTools
 from gateway.engines.machine import Machine
 from gateway.engines.process import DirectSpawner, ForkSpawner
+from gateway.engines.remote import RemoteProbe, RemoteSpec
 from gateway.engines.supervisor import Supervisor
 from gateway.proxy.forward import Forwarder
 from gateway.proxy.upstream import Upstream
 from gateway.settings import Settings
 from gateway.tasks import TaskSet
+from gateway.telemetry.metrics import RelayMetrics
+from gateway.telemetry.request_log import RequestLog
+from gateway.telemetry.requests import RequestLedger
 from gateway.traffic.routes import RouteBoard
 
 logger = logging.getLogger(__name__)
 
 _STREAM_END_S = 1.0
+_COLLECT_EVERY = 20_000  # objects; requests leave no circles behind, so there is little to find
 
 
 class _Server(uvicorn.Server):
@@ -86,18 +94,31 @@ async def _serve(settings: Settings, on_up: Callable[[Gateway], Coroutine[Any, A
         first_byte_timeout_s=settings.server.first_byte_timeout_s, idle_timeout_s=settings.server.idle_timeout_s
     )
     forwarder = Forwarder(board, upstream)
-    lane = RelayLane(forwarder, build_public_app(board), max_body_bytes=settings.server.max_body_bytes)
+    metrics = RelayMetrics(lambda: forwarder.running)
+    try:
+        log = _open_request_log(settings)
+    except OSError as error:
+        logger.error("server.access_log_path cannot be written: %s", error)  # noqa: TRY400 - a sentence is enough
+        return 1
+    keys = _build_key_ring(settings)
+    lane = Lane(forwarder, RequestLedger(log, metrics), keys, max_body_bytes=settings.server.max_body_bytes)
     key = settings.admin.key.get_secret_value() if settings.admin.key else None
     tasks = TaskSet()
     with _runtime_dir(settings) as runtime_dir:
-        public = await _listen(lane, settings.server.host, settings.server.port, tasks)
-        admin = await _listen(build_admin_app(control, key), settings.admin.host, settings.admin.port, tasks)
+        public_app, admin_app = build_public_app(board, keys), build_admin_app(control, metrics, key)
+        protocol = functools.partial(LaneProtocol, lane)
+        public = await _listen(public_app, settings.server.host, settings.server.port, tasks, protocol)
+        admin = await _listen(admin_app, settings.admin.host, settings.admin.port, tasks)
         if public is None or admin is None:
             return 1
         supervisor = _build_supervisor(settings, control)
         control.start(supervisor, list(plan_engines(settings, runtime_dir, Machine.here(), is_cpu=not has_cuda())))
         gateway = Gateway(control, _url(public, settings.server.host), _url(admin, settings.admin.host))
         logger.info("answering on %s, admin on %s", gateway.public_url, gateway.admin_url)
+        # A full collection looks at everything imported, some tens of milliseconds in which no token moves.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_COLLECT_EVERY, 20, 20)
         if on_up is not None:
             tasks.start(on_up(gateway), "greeting")
         await orders.stop.wait()
@@ -109,6 +130,8 @@ async def _serve(settings: Settings, on_up: Callable[[Gateway], Coroutine[Any, A
             server.should_exit = True
         await control.close()
         await tasks.close()
+        if log is not None:
+            log.flush()
     return 0
 
 
@@ -138,20 +161,37 @@ def _build_supervisor(settings: Settings, control: Control) -> Supervisor:
         turns=asyncio.Lock(),
         on_change=control.note,
     )
-    return Supervisor(tools, KeeperTiming(start_timeout_s=settings.engines.start_timeout_s))
+    timing = KeeperTiming(start_timeout_s=settings.engines.start_timeout_s)
+    return Supervisor(tools, timing, _make_remote_probe)
+
+
+def _open_request_log(settings: Settings) -> RequestLog | None:
+    return RequestLog(settings.server.access_log_path) if settings.server.access_log else None
+
+
+def _build_key_ring(settings: Settings) -> KeyRing | None:
+    if not settings.auth.required:
+        return None
+    return KeyRing({bytes.fromhex(key.sha256): key.name for key in settings.auth.keys})
 
 
 def _make_probe(spec: EngineSpec) -> EngineProbe:
     # httpx takes a tenth of a second to import; the first engine is on its way by now.
     from gateway.engines.probe import Probe
 
-    return Probe(str(spec.socket), spec.served_name)
+    return Probe(spec.address, spec.served_name)
 
 
-async def _listen(app: Any, host: str, port: int, tasks: TaskSet) -> _Server | None:
+def _make_remote_probe(spec: RemoteSpec) -> RemoteProbe:
+    from gateway.engines.probe import Probe
+
+    return Probe(spec.address, spec.model, health_timeout_s=2.0)
+
+
+async def _listen(app: Any, host: str, port: int, tasks: TaskSet, protocol: Any = "httptools") -> _Server | None:
     """Start a server and wait until it listens; None, with the reason logged, if it can't."""
     config = uvicorn.Config(
-        app, host=host, port=port, loop="none", http="httptools", ws="none", lifespan="off", log_config=None,
+        app, host=host, port=port, loop="none", http=protocol, ws="none", lifespan="off", log_config=None,
         access_log=False, server_header=False, timeout_graceful_shutdown=2, timeout_keep_alive=75, backlog=2048,
     )  # fmt: skip
     server = _Server(config)

@@ -6,6 +6,7 @@
     │   ├── BodyTooLarge      413
     │   ├── NotFound          404  (UnknownModel, UnknownRoute)
     │   ├── MethodNotAllowed  405
+    │   ├── HeadersTooLarge   431
     │   ├── BodyTooSlow       408
     │   └── Unauthorized      401
     ├── NoCapacity            503  (NoReplica, Draining): retry later
@@ -58,6 +59,11 @@ class UnsupportedMedia(BadRequest):
 class BodyTooLarge(BadRequest):
     status = 413
     code = "request_too_large"
+
+
+class HeadersTooLarge(BadRequest):
+    status = 431
+    code = "headers_too_large"
 
 
 class BodyTooSlow(BadRequest):

@@ -3,14 +3,15 @@
 import hmac
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Request, Response
 
 from gateway.api.failures import add_error_answers
 from gateway.control.control import Control
 from gateway.errors import Unauthorized
+from gateway.telemetry.metrics import CONTENT_TYPE, RelayMetrics
 
 
-def build_admin_app(control: Control, key: str | None) -> FastAPI:
+def build_admin_app(control: Control, metrics: RelayMetrics, key: str | None) -> FastAPI:
     """The admin app; with a `key`, every call needs it as a bearer token."""
 
     async def check_key(request: Request) -> None:
@@ -29,5 +30,10 @@ def build_admin_app(control: Control, key: str | None) -> FastAPI:
     async def list_models() -> dict[str, Any]:
         """Models, versions, split, and the state of every engine."""
         return {"models": control.describe()}
+
+    @app.get("/metrics")
+    async def show_metrics() -> Response:
+        """What the relay has done, for Prometheus."""
+        return Response(metrics.render(), media_type=CONTENT_TYPE)
 
     return app

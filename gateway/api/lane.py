@@ -1,144 +1,393 @@
-"""The lean lane: relayed routes as bare ASGI, ahead of the FastAPI app that serves everything that is not hot."""
+"""The lean lane: relayed routes served inside the HTTP protocol itself, ahead of the FastAPI app for everything else.
+
+A relayed request costs no task, no ASGI messages and no queue: its bytes come in through `data_received` and its answer
+goes out in the callback that brought it from the engine. Whatever is not relayed goes on to uvicorn unchanged.
+"""
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from gateway.api.auth import KeyRing
+from gateway.api.heads import check_head, find_endpoint, too_large
 from gateway.errors import (
-    BodyTooLarge,
+    BadRequest,
     BodyTooSlow,
     GatewayError,
-    MethodNotAllowed,
+    Headers,
+    HeadersTooLarge,
     OperatorFault,
-    UnsupportedMedia,
     render,
 )
-from gateway.proxy.endpoints import ENDPOINTS, Endpoint
-from gateway.proxy.forward import Call, Forwarder, Send, placement_headers
+from gateway.proxy.endpoints import Endpoint
+from gateway.proxy.forward import Call, Forwarder, Passage, placement_headers
 from gateway.proxy.headers import request_id
-from gateway.tasks import TaskSet
-from gateway.telemetry.logs import RequestRecord
+from gateway.telemetry.requests import RequestLedger, RequestRecord
 
 logger = logging.getLogger(__name__)
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-
+_MAX_HEAD_BYTES = 64 * 1024
+_NEVER_S = float("inf")
+# How long a client may take for each part of its work, and how long a connection without a request is kept.
+_HEAD_TIMEOUT_S = 30.0
 _BODY_TIMEOUT_S = 300.0
+_IDLE_TIMEOUT_S = 75.0
+_LEFTOVER_TIMEOUT_S = 10.0  # for what is left of a body that was refused, and of an answer the client is slow to take
+_SWEEP_S = 1.0
 
 
-class HungUp(Exception):
-    """The client closed its connection before the whole request had come."""
+class Lane:
+    """What all connections of the public port share."""
+
+    def __init__(
+        self, forwarder: Forwarder, ledger: RequestLedger, keys: KeyRing | None, *, max_body_bytes: int
+    ) -> None:
+        self.forwarder = forwarder
+        self.ledger = ledger
+        self.keys = keys
+        self.max_body_bytes = max_body_bytes
+        self.loop = asyncio.get_running_loop()
+        self._connections: set[LaneProtocol] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def open(self, connection: "LaneProtocol") -> None:
+        """Watch over a connection: one timer for all of them."""
+        self._connections.add(connection)
+        if self._sweeper is None:
+            self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep)
+
+    def close(self, connection: "LaneProtocol") -> None:
+        """The connection is gone."""
+        self._connections.discard(connection)
+
+    def _sweep(self) -> None:
+        self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep) if self._connections else None
+        now_s = self.loop.time()
+        for connection in list(self._connections):
+            if connection.due_s < now_s:
+                connection.give_up()
 
 
-class RelayLane:
-    """The public port's outermost ASGI app. Relayed routes go to the forwarder, all others to `rest`."""
+class LaneProtocol(HttpToolsProtocol):
+    """One client connection. It takes one request at a time.
 
-    def __init__(self, forwarder: Forwarder, rest: AsgiApp, *, max_body_bytes: int) -> None:
-        self._forwarder = forwarder
-        self._rest = rest
-        self._max_body_bytes = max_body_bytes
-        self._watchers = TaskSet()
+    A client that sends its next request before the answer to the last one (pipelining) gets that answer and a closed
+    connection: it has to ask again, as HTTP/1.1 (RFC 9112, 9.3.2) wants of clients that pipeline.
+    """
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = ENDPOINTS.get(scope["path"]) if scope["type"] == "http" else None
+    def __init__(self, lane: Lane, **given: Any) -> None:
+        super().__init__(**given)
+        self._lane = lane
+        self.due_s = _NEVER_S
+        """When the loop's clock passes this, the client has been too slow."""
+        self._head_bytes = 0
+        self._has_head = False
+        self._is_whole = False
+        self._is_deaf = False
+        self._is_upgrading = False
+        self._unsent_bytes = 0
+        self._call: Call | None = None
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._passage: Passage | None = None
+        self._is_chunked = self._is_lasting = False
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._lane.open(self)
+        self._wait(_IDLE_TIMEOUT_S)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_deaf:
+            return
+        if not self._has_head and not self._is_answering:
+            if not self._head_bytes:
+                self._wait(_HEAD_TIMEOUT_S)
+            self._head_bytes += len(data)
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        self._parse(data)
+        if self._is_whole:
+            self._is_whole = False
+            self._forward()
+        elif not self._has_head and self._head_bytes > _MAX_HEAD_BYTES:
+            self._refuse_head(HeadersTooLarge(f"The request's headers are longer than {_MAX_HEAD_BYTES // 1024} KiB."))
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            if self._is_answering:  # what came behind the request under way will not be read
+                self._is_deaf = True
+            elif self._has_head and self._call is None:  # answered already: this was the rest of its body
+                self._is_lasting = False
+                self._rest()
+            else:
+                self._refuse_head(BadRequest("The request is not valid HTTP/1.1."))
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._is_upgrading:
+                self._decline_upgrade(data[upgrade.args[0] :])
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Read a request that asks for another protocol anew, as one that does not.
+
+        Java's own client asks for HTTP/2 so with every first request. The parser takes the body of such a request for
+        the other protocol's first bytes.
+        """
+        self._is_upgrading = False
+        first = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        lines = [name + b": " + value + b"\r\n" for name, value in self.headers if name != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parse(b"".join((first, *lines, b"\r\n", rest)))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lane.close(self)
+        passage, call = self._passage, self._call
+        self._passage = self._call = None
+        if passage is not None:
+            passage.hang_up()
+        if call is not None:
+            if passage is None:
+                call.record.status, call.record.outcome = 499, "hung_up"
+            self._lane.ledger.settle(call.record)
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        if self._passage is not None:
+            self._passage.pause()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._passage is not None:
+            self._passage.resume()
+        super().resume_writing()
+
+    # What httptools calls. What it raises there would pass for a client's mistake: nothing is forwarded from in here.
+
+    def on_message_begin(self) -> None:
+        if self._call is not None or (self.cycle is not None and not self.cycle.response_complete):
+            self._is_deaf = True
+            if self.cycle is not None:
+                self.cycle.keep_alive = False
+            return
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
+    def on_url(self, url: bytes) -> None:
+        if not self._is_deaf:
+            self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_deaf and not self._has_head:  # what comes behind the body, as a trailer, is no header
+            name = name.lower()
+            self.headers.append((name, value))
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+
+    def on_headers_complete(self) -> None:
+        if self._is_deaf:
+            return
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            self._is_upgrading = True  # see `_decline_upgrade`
+            return
+        endpoint = find_endpoint(self.url)
         if endpoint is None:
-            await self._rest(scope, receive, send)
+            self._hand_over()
+            self._has_head = True
         else:
-            await self._relay(endpoint, scope, receive, send)
+            self._has_head = True
+            self._take(endpoint)
 
-    async def _relay(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
-        offered = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
-        record = RequestRecord(request_id(offered), endpoint.path, time.monotonic())
-        client = scope.get("client")
-        call = Call(endpoint, record.request_id, scope["headers"], b"", client[0] if client else "", record)
+    def on_body(self, body: bytes) -> None:
+        if self._is_deaf:
+            return
+        if self._call is None:
+            if self.cycle is not None:  # none: a relayed request that was refused, whose body is still coming
+                super().on_body(body)
+            return
+        self._body_bytes += len(body)
+        if self._body_bytes > self._lane.max_body_bytes:
+            self.refuse(too_large(self._lane.max_body_bytes))
+        else:
+            self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._is_deaf or self._is_upgrading:
+            return
+        self._has_head = False
+        self._head_bytes = 0
+        if self._call is not None:
+            self._is_whole = True
+            self.due_s = _NEVER_S
+        elif self.cycle is not None and not self.cycle.response_complete:
+            super().on_message_complete()
+            self.due_s = _NEVER_S
+        else:
+            self._rest()
+
+    # A request on its way in.
+
+    def _hand_over(self) -> None:
+        """Not ours: uvicorn begins the request anew, with what has been read of it."""
+        url, headers, is_expecting = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url = url
+        self.headers.extend(headers)
+        self.expect_100_continue = is_expecting
+        self._is_lasting = True  # uvicorn closes by itself what is not to last
+        self._wait(_BODY_TIMEOUT_S)
+        super().on_headers_complete()
+
+    def _take(self, endpoint: Endpoint) -> None:
+        self.cycle = None  # type: ignore[assignment]
+        self._is_chunked = self.parser.get_http_version() == "1.1"
+        self._is_lasting = self._is_chunked and self.parser.should_keep_alive()
+        self._body_bytes = 0
+        client_ip = self.client[0] if self.client else ""
+        by_name = dict(reversed(self.headers))  # of a header sent twice the first counts
+        record = RequestRecord(request_id(by_name.get(b"x-request-id")), endpoint.path, time.monotonic())
+        self._call = Call(endpoint, self.headers, b"", client_ip, record, by_name)
         try:
-            _check_head(scope, self._max_body_bytes)
-            async with asyncio.timeout(_BODY_TIMEOUT_S):
-                call.body = await _read_body(receive, self._max_body_bytes)
-            await self._forward(call, receive, send)
-        except HungUp:
-            record.status, record.outcome = 499, "hung_up"
+            check_head(self._call, self.parser.get_method(), self._lane.keys, self._lane.max_body_bytes)
         except GatewayError as error:
-            await _answer(call, error, send)
-        except TimeoutError:
-            await _answer(call, BodyTooSlow(f"The request body did not arrive within {_BODY_TIMEOUT_S:g} s."), send)
-        except Exception:
-            logger.exception("request %s failed inside the gateway", record.request_id)
-            if call.has_begun:
-                raise  # the server closes the connection: the client must not take this for a whole answer
-            await _answer(call, OperatorFault("The gateway failed on this request; its log has the details."), send)
-        finally:
-            record.write(time.monotonic())
+            self.refuse(error)
+            return
+        self._wait(_BODY_TIMEOUT_S)
+        if self.expect_100_continue and self._is_chunked:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    async def _forward(self, call: Call, receive: Receive, send: Send) -> None:
-        """Forward, and stop at once when the client hangs up."""
-        task = asyncio.current_task()
-        if task is None:
-            raise OperatorFault("The lane runs outside a task.")
-        watcher = self._watchers.start(_cancel_on_hang_up(receive, task), "hang-up watch")
+    def _forward(self) -> None:
+        call = self._call
+        if call is None:
+            return
+        call.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body = []
         try:
-            await self._forwarder.forward(call, send)
-        except asyncio.CancelledError:
-            if not watcher.done():
-                raise  # not ours: the server is being stopped
-            task.uncancel()
-            raise HungUp from None
-        finally:
-            watcher.cancel()
+            self._passage = self._lane.forwarder.forward(call, self)
+        except GatewayError as error:
+            self.refuse(error)
+        except Exception:
+            logger.exception("request %s failed inside the gateway", call.record.request_id)
+            self.refuse(OperatorFault("The gateway failed on this request; its log has the details."))
+        else:
+            if self.flow.write_paused:  # the client has not taken the last answer yet
+                self._passage.pause()
 
+    # The client's side of a passage (see `forward.Client`).
 
-async def _cancel_on_hang_up(receive: Receive, task: "asyncio.Task[Any]") -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    task.cancel()
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a whole answer, in one write."""
+        headers.append((b"content-length", b"%d" % len(body)))
+        self._write(self._head(status, headers), body)
+        self._finish(status)
 
+    def refuse(self, error: GatewayError) -> None:
+        """Send an error of the gateway's own."""
+        record = self._call.record if self._call is not None else None
+        if record is not None:
+            record.outcome = error.code or error.type
+        status, headers, body = render(error, placement_headers(record) if record is not None else ())
+        is_in = self._is_whole or not self._has_head
+        if not is_in:  # what is left of the request is read and dropped, so that the client sees this answer
+            self._is_lasting = False
+        self._write(self._head(status, headers), body)
+        self._finish(status)
 
-def _check_head(scope: Scope, max_body_bytes: int) -> None:
-    """Refuse what the request's head already shows to be wrong, before a byte of the body is read."""
-    if scope["method"] != "POST":
-        raise MethodNotAllowed(f"{scope['path']} takes POST, not {scope['method']}.")
-    for name, value in scope["headers"]:
-        if name == b"content-type" and value.split(b";")[0].strip().lower() != b"application/json":
-            shown = value[:100].decode("latin-1")
-            raise UnsupportedMedia(f"The content type {shown!r} is not supported: send content-type: application/json.")
-        if name == b"content-encoding" and value.strip().lower() != b"identity":
-            raise UnsupportedMedia("Compressed request bodies are not supported: send the JSON as it is.")
-        if name == b"content-length" and int(value) > max_body_bytes:
-            raise _too_large(max_body_bytes)
+    def begin(self, status: int, headers: Headers) -> None:
+        """Send the head of a stream. HTTP/1.0 knows no chunks: there the end of the connection ends the stream."""
+        if self._call is not None:
+            self._call.record.status = status
+        if self._is_chunked:
+            headers.append((b"transfer-encoding", b"chunked"))
+        else:
+            self._is_lasting = False
+        self.transport.write(self._head(status, headers))
 
+    def write(self, data: bytes) -> None:
+        """Send a piece of the stream."""
+        self.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
 
-async def _read_body(receive: Receive, max_body_bytes: int) -> bytes:
-    pieces: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise HungUp
-        piece: bytes = message.get("body", b"")
-        size += len(piece)
-        if size > max_body_bytes:
-            raise _too_large(max_body_bytes)
-        pieces.append(piece)
-        if not message.get("more_body", False):
-            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    def end(self, data: bytes) -> None:
+        """Send the last piece."""
+        if self._is_chunked:
+            self.transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n")
+        elif data:
+            self.transport.write(data)
+        self._finish(self._call.record.status if self._call is not None else 200)
 
+    def _head(self, status: int, headers: Headers) -> bytes:
+        parts = [STATUS_LINE[status]]
+        for name, value in (*self.server_state.default_headers, *headers):
+            parts += (name, b": ", value, b"\r\n")
+        parts.append(b"\r\n" if self._is_lasting and not self._is_deaf else b"connection: close\r\n\r\n")
+        return b"".join(parts)
 
-def _too_large(max_body_bytes: int) -> BodyTooLarge:
-    limit = f"{max_body_bytes / 2**20:g} MiB"
-    return BodyTooLarge(
-        f"The request body is larger than {limit}: send smaller pictures, or raise server.max_body_bytes."
-    )
+    def _write(self, head: bytes, body: bytes) -> None:
+        if len(body) < _MAX_HEAD_BYTES:
+            self.transport.write(head + body)
+        else:
+            self.transport.writelines((head, body))
 
+    def _finish(self, status: int) -> None:
+        """The answer is written: settle the account, and wait for the next request or for the rest of this one."""
+        call, self._call, self._passage = self._call, None, None
+        self._body = []
+        self.server_state.total_requests += 1
+        if call is not None:
+            call.record.status = status
+            self._lane.ledger.settle(call.record)
+        if self._has_head and not self._is_whole:
+            self._wait(_LEFTOVER_TIMEOUT_S)
+        else:
+            self._rest()
 
-async def _answer(call: Call, error: GatewayError, send: Send) -> None:
-    """Send an error of the gateway's own, if nothing was sent yet."""
-    call.record.status, call.record.outcome = error.status, error.code or error.type
-    if call.has_begun:
-        raise error
-    status, headers, body = render(error, placement_headers(call.record))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    def _rest(self) -> None:
+        """Between two requests."""
+        if self._is_deaf or not self._is_lasting:
+            self._is_deaf = True
+            self.transport.close()  # after what is still to be written
+            self._wait(_LEFTOVER_TIMEOUT_S)
+        else:
+            self._wait(_IDLE_TIMEOUT_S)
+
+    # Endings that the client has not asked for.
+
+    def give_up(self) -> None:
+        """The client has been too slow."""
+        self._wait(_LEFTOVER_TIMEOUT_S)
+        if self._call is not None and self._passage is None:
+            self.refuse(BodyTooSlow(f"The request body did not arrive within {_BODY_TIMEOUT_S:g} s."))
+        elif not self._is_answering:
+            unsent_bytes = self.transport.get_write_buffer_size()
+            if unsent_bytes == self._unsent_bytes or not unsent_bytes:
+                self.transport.abort()
+            self._unsent_bytes = unsent_bytes  # a slow client that still takes its answer may go on
+
+    @property
+    def _is_answering(self) -> bool:
+        """True from the end of a request to the end of its answer."""
+        is_relaying = self._is_whole or self._passage is not None
+        return is_relaying or (self.cycle is not None and not self.cycle.response_complete)
+
+    def shutdown(self) -> None:
+        """Close once the answer under way, if any, has been sent."""
+        if self._call is not None:
+            self._is_lasting = False
+        else:
+            super().shutdown()
+
+    def _refuse_head(self, error: GatewayError) -> None:
+        self._is_lasting = False
+        self._has_head = False
+        self.refuse(error)
+
+    def _wait(self, limit_s: float) -> None:
+        self.due_s = self.loop.time() + limit_s

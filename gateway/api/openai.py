@@ -2,16 +2,22 @@
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, Request
 
+from gateway.api.auth import KeyRing
 from gateway.api.failures import add_error_answers
 from gateway.errors import UnknownModel
 from gateway.traffic.routes import ModelRoute, RouteBoard
 
 
-def build_public_app(board: RouteBoard) -> FastAPI:
-    """The app behind the lean lane."""
-    app = FastAPI(title="gateway", docs_url=None, redoc_url=None, openapi_url=None)
+def build_public_app(board: RouteBoard, keys: KeyRing | None = None) -> FastAPI:
+    """The app behind the lean lane. With `keys`, every route of it needs one."""
+
+    async def check_key(request: Request) -> None:
+        if keys is not None:
+            keys.check(dict(reversed(request.headers.raw)))
+
+    app = FastAPI(title="gateway", dependencies=[Depends(check_key)], docs_url=None, redoc_url=None, openapi_url=None)
     add_error_answers(app)
 
     @app.get("/v1/models")

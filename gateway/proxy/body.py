@@ -9,12 +9,14 @@ import msgspec
 
 from gateway.errors import BadRequest
 from gateway.proxy.endpoints import Endpoint
-from gateway.traffic.routes import Target
+from gateway.proxy.exchange import Piece
+from gateway.traffic.routes import VersionRoute
 
 Fields = dict[str, msgspec.Raw]
 
 _decoder = msgspec.json.Decoder(Fields)
 _text_decoder = msgspec.json.Decoder(str)
+_LARGE_BYTES = 64 * 1024
 _TRUE, _FALSE, _NULL = b"true", b"false", b"null"
 
 
@@ -27,7 +29,7 @@ _turns_decoder = msgspec.json.Decoder(list[_Turn])
 
 def parse_fields(data: bytes) -> Fields:
     """The top-level fields of a JSON object. Raises BadRequest, saying where and what to do."""
-    if not data.strip():
+    if not data or data.isspace():
         raise BadRequest('The request body is empty: send a JSON object such as {"model": "...", "messages": [...]}.')
     try:
         if not data.isascii():
@@ -67,13 +69,13 @@ def wants_usage(fields: Fields) -> bool:
     )
 
 
-def rewrite(fields: Fields, target: Target, endpoint: Endpoint) -> bytes:
+def rewrite(fields: Fields, version: VersionRoute, endpoint: Endpoint, engine_name: str, size: int) -> list[Piece]:
     """The body the engine gets: its own model name, defaults where the client was silent, usage asked for.
 
-    Takes `fields` over and changes it. Raises BadRequest for a `do_sample` that is no boolean.
+    `size` is that of the client's body in bytes. The result comes in pieces, so that large values are passed on as they
+    are. Takes `fields` over and changes it. Raises BadRequest for a `do_sample` that is no boolean.
     """
-    fields["model"] = _encode(target.engine_name)
-    version = target.version
+    fields["model"] = _encode(engine_name)
     if endpoint.is_generation:
         _apply_do_sample(fields, version.defaults)
         for name, value in version.defaults.items():
@@ -83,7 +85,23 @@ def rewrite(fields: Fields, target: Target, endpoint: Endpoint) -> bytes:
         _apply_system_prompt(fields, endpoint.system_field, version.system_prompt)
     if endpoint.can_report_usage and is_streaming(fields):
         _ask_for_usage(fields)
-    return msgspec.json.encode(fields)
+    return _join(fields) if size > _LARGE_BYTES else [msgspec.json.encode(fields)]
+
+
+def _join(fields: Fields) -> list[Piece]:
+    """The fields as a JSON object, large values in pieces of their own: views into the client's body, not copies."""
+    large = [(name, view) for name, raw in fields.items() if len(view := memoryview(raw)) > _LARGE_BYTES]
+    if not large:
+        return [msgspec.json.encode(fields)]
+    for name, _ in large:
+        del fields[name]
+    joint = msgspec.json.encode(fields)[:-1]
+    pieces: list[Piece] = []
+    for name, view in large:
+        joint += (b"" if joint == b"{" else b",") + msgspec.json.encode(name) + b":"
+        pieces += [joint, view]
+        joint = b""
+    return [*pieces, b"}"]
 
 
 def _apply_do_sample(fields: Fields, defaults: Mapping[str, bytes]) -> None:

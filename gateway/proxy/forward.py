@@ -1,41 +1,65 @@
-"""One request, start to end: place it, send it to a replica, relay the answer, settle the account on every exit."""
+"""One request, start to end: place it, send it to a replica, relay the answer. Nothing here waits: see `Passage`."""
 
+import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
-from gateway.errors import BadRequest, Draining, Headers, NoReplica, UnknownRoute, UpstreamFailed
+from gateway.errors import BadRequest, Draining, GatewayError, Headers, NoReplica, UnknownRoute, UpstreamFailed
 from gateway.fleet.replica import Replica
 from gateway.proxy import body as request_body
 from gateway.proxy import headers as header_rules
+from gateway.proxy.beginning import read_beginning
 from gateway.proxy.endpoints import Endpoint
+from gateway.proxy.exchange import Exchange, Piece
 from gateway.proxy.sse import EventStream, Renaming, Usage, error_event, read_usage
-from gateway.proxy.upstream import Exchange, Upstream
-from gateway.routing.least_loaded import choose
-from gateway.telemetry.logs import RequestRecord
+from gateway.proxy.upstream import Upstream, write_head
+from gateway.routing.facts import Facts
+from gateway.routing.policy import POLICIES
+from gateway.telemetry.requests import RequestRecord
 from gateway.traffic.routes import RouteBoard, Routes, Target
-
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-"""ASGI's send."""
 
 
 @dataclass(slots=True)
 class Call:
-    """One client request as it reached us, body read, nothing checked yet. Header names are in lower case."""
+    """One client request as it reached us, body read, nothing checked yet. Header names are in lower case.
+
+    `by_name` has the first of each header. `caller` names the key that the client showed, where keys are asked for.
+    """
 
     endpoint: Endpoint
-    request_id: str
     headers: Headers
     body: bytes
     client_ip: str
     record: RequestRecord
-    has_begun: bool = False
+    by_name: Mapping[bytes, bytes]
+    caller: str | None = None
 
     def header(self, name: bytes) -> str | None:
         """The first value of a header."""
-        return next((value.decode("latin-1") for key, value in self.headers if key == name), None)
+        value = self.by_name.get(name)
+        return None if value is None else value.decode("latin-1")
+
+
+class Client(Protocol):
+    """The client's side of one call. It is told `answer` or `refuse`, or else `begin`, `write` over and over, `end`."""
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a whole answer."""
+
+    def refuse(self, error: GatewayError) -> None:
+        """Send an error of the gateway's own."""
+
+    def begin(self, status: int, headers: Headers) -> None:
+        """Send the head of a stream."""
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the stream; a client that does not keep up calls the passage's `pause`."""
+
+    def end(self, data: bytes) -> None:
+        """Send the last piece, which may be empty."""
 
 
 class Forwarder:
@@ -45,16 +69,17 @@ class Forwarder:
         self._board = board
         self._upstream = upstream
         self.running: Counter[str] = Counter()
+        self._turn = 0
 
     @property
     def running_count(self) -> int:
         """Requests under way."""
         return self.running.total()
 
-    async def forward(self, call: Call, send: Send) -> None:
-        """Answer `call` through `send`. Raises GatewayError only before anything was sent to the client.
+    def forward(self, call: Call, client: Client) -> "Passage":
+        """Send `call` on its way; its answer comes through `client`, later.
 
-        Cancelling it (the client hung up) closes the engine's connection, which stops the engine's work.
+        Raises GatewayError, with nothing sent and nothing to settle, for a request that cannot be placed.
         """
         routes = self._board.routes
         if routes.is_draining:
@@ -62,25 +87,24 @@ class Forwarder:
                 "This gateway is shutting down: send the request to another one, or again shortly.", retry_after_s=5
             )
         fields = request_body.parse_fields(call.body)
-        target = self._place(call, fields, routes)
-        replica = self._choose(target)
+        target, sticky_key = self._place(call, fields, routes)
+        replica = self._choose(target, fields, sticky_key)
         hides_usage = not request_body.wants_usage(fields)
-        body = request_body.rewrite(fields, target, call.endpoint)
+        engine_name = target.engine_name(replica)
+        body = request_body.rewrite(fields, target.version, call.endpoint, engine_name, len(call.body))
         call.body = b""
         call.record.replica = replica.name
-        self.running[replica.address] += 1
-        exchange: Exchange | None = None
-        try:
-            exchange = await self._upstream.request(
-                replica.address, call.endpoint.path, header_rules.for_engine(call.headers, call.request_id), body
-            )
-            await self._relay(call, target, exchange, send, hides_usage=hides_usage)
-        finally:
-            self.running[replica.address] -= 1
-            if exchange is not None:
-                exchange.finish()
+        headers = header_rules.for_engine(call.headers, call.record.request_id)
+        # An adapter's answers carry the adapter's own name, which is its public name.
+        renaming = None if engine_name == target.public_name else Renaming(engine_name, target.public_name)
+        passage = Passage(
+            call, client, renaming, hides_usage=hides_usage, running=self.running, address=replica.address
+        )
+        head = write_head(call.endpoint.path, headers, sum(map(len, body)))
+        passage.start(self._upstream, head, body)
+        return passage
 
-    def _place(self, call: Call, fields: request_body.Fields, routes: Routes) -> Target:
+    def _place(self, call: Call, fields: request_body.Fields, routes: Routes) -> tuple[Target, bytes]:
         name = request_body.read_text(fields, "model")
         if not name:
             if len(routes.models) != 1:
@@ -90,97 +114,201 @@ class Forwarder:
         sticky_key = self._sticky_key(call, fields, routes, name)
         target = routes.resolve(name, call.header(b"x-gateway-version"), sticky_key)
         call.record.model, call.record.version = target.model.name, target.version.name
-        return target
+        return target, sticky_key
 
     def _sticky_key(self, call: Call, fields: request_body.Fields, routes: Routes, name: str) -> bytes:
         model = routes.models.get(name)
         for source in model.sticky_by if model is not None else ():
             value: str | None = None
-            if source.startswith("header:"):
-                value = call.header(source.removeprefix("header:").encode())
-            elif source == "user":
+            if source == "user":
                 value = request_body.read_text(fields, "user")
+            elif source == "api_key":
+                value = call.caller
             elif source == "client_ip":
                 value = call.client_ip
+            elif shown := call.by_name.get(source.removeprefix("header:").encode()):
+                return source.encode() + b"=" + shown
             if value:
                 return f"{source}={value}".encode()
-        return call.request_id.encode()
+        return call.record.request_id.encode()
 
-    def _choose(self, target: Target) -> Replica:
-        if not target.version.replicas:
+    def _choose(self, target: Target, fields: request_body.Fields, sticky_key: bytes) -> Replica:
+        version = target.version
+        if len(version.replicas) == 1:
+            return version.replicas[0]
+        if not version.replicas:
             name = f"{target.model.name}:{target.version.name}"
             message = f"No engine is ready for {name} ({target.version.state}): try again shortly."
             raise NoReplica(message, retry_after_s=5)
-        return choose(target.version.replicas, self.running)
+        self._turn += 1
+        prefix = read_beginning(fields) if version.routing == "prefix_affinity" else b""
+        facts = Facts(luck=random.random(), turn=self._turn, session=sticky_key, prefix=prefix)  # noqa: S311 - a lot
+        return POLICIES[version.routing](version.replicas, self.running, facts)
 
-    async def _relay(self, call: Call, target: Target, exchange: Exchange, send: Send, *, hides_usage: bool) -> None:
-        # An adapter's answers carry the adapter's own name, which is its public name.
-        is_renamed = target.public_name != target.engine_name
-        renaming = Renaming(target.engine_name, target.public_name) if is_renamed else None
-        is_stream = any(
-            name == b"content-type" and value.startswith(b"text/event-stream") for name, value in exchange.headers
-        )
-        if is_stream:
-            events = EventStream(call.endpoint, hides_usage=hides_usage, renaming=renaming)
-            await self._relay_stream(call, exchange, events, send)
-        else:
-            await self._relay_document(call, exchange, renaming, send)
 
-    async def _relay_document(self, call: Call, exchange: Exchange, renaming: Renaming | None, send: Send) -> None:
-        """An answer that is no stream is read whole first, so that a break in it is still a clean error."""
-        pieces: list[bytes] = []
-        while (piece := await exchange.read()) is not None:
-            call.record.first_byte_s = call.record.first_byte_s or time.monotonic() - call.record.started_s
-            pieces.append(piece)
-        document = b"".join(pieces)
-        if exchange.status in (404, 405) and b'"error"' not in document:
-            # The engine's web server has no such route, which it does not say in the OpenAI shape.
-            name = f"{call.record.model}:{call.record.version}"
-            raise UnknownRoute(f"{name} does not answer {call.endpoint.path}: its model cannot do that.")
-        if exchange.status < 400:
-            if renaming is not None:
-                document = renaming.apply(document)
-            _count(call.record, read_usage(document))
-        headers = header_rules.for_client(exchange.headers)
-        headers.append((b"content-length", str(len(document)).encode()))
-        await _start(call, exchange.status, headers, send)
-        await send({"type": "http.response.body", "body": document})
-        call.record.outcome = "done" if exchange.status < 400 else "engine_error"
+class Passage:
+    """One call between client and engine: reads the answer as it comes and passes it on in the same callback.
 
-    async def _relay_stream(self, call: Call, exchange: Exchange, events: EventStream, send: Send) -> None:
-        await _start(call, exchange.status, header_rules.for_client(exchange.headers), send)
-        outcome = "done"
+    It ends exactly once: with the answer, with a failure, or with `hang_up`.
+    """
+
+    __slots__ = (
+        "_address", "_call", "_client", "_events", "_exchange", "_headers", "_hides_usage", "_pieces", "_renaming",
+        "_running", "_status", "is_over",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        call: Call,
+        client: Client,
+        renaming: Renaming | None,
+        *,
+        hides_usage: bool,
+        running: Counter[str],
+        address: str,
+    ) -> None:
+        self._call = call
+        self._client = client
+        self._renaming = renaming
+        self._hides_usage = hides_usage
+        self._running = running
+        self._address = address
+        self._exchange: Exchange | None = None
+        self._status = 0
+        self._headers: Headers = []
+        self._events: EventStream | None = None
+        self._pieces: list[bytes] = []
+        self.is_over = False
+
+    def start(self, upstream: Upstream, head: bytes, body: Sequence[Piece]) -> None:
+        """Send the request."""
+        self._exchange = upstream.request(self._address, head, body, self)
+        self._running[self._address] += 1
+
+    # What the client's side tells.
+
+    def pause(self) -> None:
+        """The client does not keep up: hold the engine back."""
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume(self) -> None:
+        """The client takes more."""
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    def hang_up(self) -> None:
+        """The client is gone: close the engine's connection, which stops its work."""
+        if not self.is_over:
+            exchange = self._exchange
+            self._settle()
+            self._call.record.status, self._call.record.outcome = 499, "hung_up"
+            if exchange is not None:
+                exchange.abort()
+
+    # What the engine's side tells.
+
+    def on_head(self, status: int, headers: Headers) -> None:
+        """See `Reader`. A stream is passed on from here; an answer that is none is read whole first."""
+        self._status, self._headers = status, headers
+        for name, value in headers:
+            if name == b"content-type" and value.startswith(b"text/event-stream"):
+                self._events = EventStream(self._call.endpoint, hides_usage=self._hides_usage, renaming=self._renaming)
+                self._call.record.is_stream = True
+                self._client.begin(status, self._client_headers())
+                return
+
+    def on_data(self, data: bytes) -> None:
+        """See `Reader`."""
+        record = self._call.record
+        if record.first_byte_s is None:
+            record.first_byte_s = time.monotonic() - record.started_s
+        if self._events is None:
+            self._pieces.append(data)
+            return
         try:
-            while (piece := await exchange.read()) is not None:
-                if data := events.feed(piece):
-                    call.record.first_byte_s = call.record.first_byte_s or time.monotonic() - call.record.started_s
-                    await send({"type": "http.response.body", "body": data, "more_body": True})
-            ending = events.flush()
-            if not events.has_ended:
-                raise UpstreamFailed("The engine ended the stream before the answer was complete.")
+            data = self._events.feed(data)
         except UpstreamFailed as error:
-            outcome, ending = "broken", error_event(error, call.endpoint)
-        _count(call.record, events.usage)
-        await send({"type": "http.response.body", "body": ending})
-        call.record.outcome = outcome
+            if self._exchange is not None:
+                self._exchange.abort()
+            self.on_failure(error)
+            return
+        if data:
+            self._client.write(data)
+
+    def on_end(self) -> None:
+        """See `Reader`."""
+        if self._events is None:
+            self._answer(b"".join(self._pieces))
+            return
+        ending = self._events.flush()
+        if self._events.has_ended:
+            self._finish_stream("done", ending)
+        else:
+            self.on_failure(UpstreamFailed("The engine ended the stream before the answer was complete."))
+
+    def on_failure(self, error: GatewayError) -> None:
+        """See `Reader`. A stream that has begun ends with an error event; anything else is still a clean error."""
+        if self.is_over:
+            return
+        if self._events is not None:
+            self._finish_stream("broken", error_event(error, self._call.endpoint))
+        else:
+            self._settle()
+            self._client.refuse(error)
+
+    def _finish_stream(self, outcome: str, ending: bytes) -> None:
+        self._call.record.outcome = outcome
+        self._settle()
+        self._client.end(ending)
+
+    def _answer(self, document: bytes) -> None:
+        record = self._call.record
+        if self._status in (404, 405) and b'"error"' not in document:
+            # The engine's web server has no such route, which it does not say in the OpenAI shape.
+            name, path = f"{record.model}:{record.version}", self._call.endpoint.path
+            self.on_failure(UnknownRoute(f"{name} does not answer {path}: its model cannot do that."))
+            return
+        if self._status < 400:
+            if self._renaming is not None:
+                document = self._renaming.apply(document)
+            _count(record, read_usage(document))
+        record.outcome = "done" if self._status < 400 else "engine_error"
+        headers = self._client_headers()
+        self._settle()
+        self._client.answer(self._status, headers, document)
+
+    def _client_headers(self) -> Headers:
+        headers = header_rules.for_client(self._headers)
+        headers += placement_headers(self._call.record)
+        if self._status >= 400:
+            headers.append((b"x-gateway-error-origin", b"engine"))
+        return headers
+
+    def _settle(self) -> None:
+        """Give the slot back and count what a stream has used, on every way out."""
+        self.is_over = True
+        self._exchange = None  # it holds us as its reader: a circle would wait for the garbage collector
+        self._running[self._address] -= 1
+        if not self._running[self._address]:
+            del self._running[self._address]  # addresses come and go
+        if self._events is not None:
+            record = self._call.record
+            _count(record, self._events.usage)
+            if record.tokens_out is None:
+                # The engine reports usage at the very end. Until then an event is a token, but for the first.
+                record.tokens_out, record.is_estimated = max(0, self._events.event_count - 1), True
 
 
 def placement_headers(record: RequestRecord) -> Headers:
     """The response headers that tell where a request went, as far as it got."""
     headers = [(b"x-request-id", record.request_id.encode())]
-    for name, value in ((b"model", record.model), (b"version", record.version), (b"replica", record.replica)):
-        if value != "-":
-            headers.append((b"x-gateway-" + name, value.encode()))
+    if record.model:
+        headers.append((b"x-gateway-model", record.model.encode()))
+        headers.append((b"x-gateway-version", record.version.encode()))
+    if record.replica:
+        headers.append((b"x-gateway-replica", record.replica.encode()))
     return headers
-
-
-async def _start(call: Call, status: int, headers: Headers, send: Send) -> None:
-    call.has_begun = True
-    call.record.status = status
-    headers += placement_headers(call.record)
-    if status >= 400:
-        headers.append((b"x-gateway-error-origin", b"engine"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
 
 
 def _count(record: RequestRecord, usage: Usage | None) -> None:

@@ -4,6 +4,8 @@ Bytes that need no change are passed on as the very object that came in. Needles
 raw bytes: inside a JSON string their quotes would be escaped, so a hit is a key.
 """
 
+import re
+
 import msgspec
 
 from gateway.errors import GatewayError, UpstreamFailed
@@ -11,7 +13,8 @@ from gateway.proxy.endpoints import Endpoint
 
 _MAX_EVENT_BYTES = 4 * 1024 * 1024
 _USAGE_KEY = b'"usage":'
-_NO_CHOICES = b'"choices":[]'
+_NO_CHOICES = re.compile(rb'"choices": ?\[\]')
+_BLANK_LINES = (b"\n\n", b"\r\n\r\n")
 
 
 class Usage(msgspec.Struct):
@@ -49,7 +52,7 @@ def read_usage(document: bytes) -> Usage | None:
     """The usage that a JSON answer (or one event's data) reports, if any."""
     try:
         envelope = _envelope_decoder.decode(document)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return envelope.usage or (envelope.response.usage if envelope.response else None)
 
@@ -72,53 +75,73 @@ class Renaming:
 class EventStream:
     """One event stream being relayed. `feed` it what comes; it gives back what may go on to the client.
 
-    `usage` holds the last usage seen; `has_ended` tells whether the stream's own last event has passed.
+    `usage` holds the last usage seen, `event_count` the events; `has_ended` tells whether the stream's own last event
+    has passed.
     """
 
     def __init__(self, endpoint: Endpoint, *, hides_usage: bool, renaming: Renaming | None = None) -> None:
         self.usage: Usage | None = None
         self.has_ended = False
-        self._last_events = endpoint.last_events
+        self.event_count = 0
+        self._last_events = tuple((last, b"\n" + last) for last in endpoint.last_events)
         self._hides_usage = hides_usage
         self._renaming = renaming
-        self._rest = b""
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._tail = b""
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes cut anywhere; returns whole events, or b"" while one is incomplete.
 
         Raises UpstreamFailed when one event passes 4 MiB.
         """
-        if self._rest:
-            data = self._rest + data
-            self._rest = b""
-        if not data.endswith((b"\n\n", b"\r\n\r\n")):
+        if self._held:
+            # The blank line may itself be cut. Joining only once an event is whole keeps long events linear.
+            if not _has_blank_line(self._tail + data):
+                self._hold(data)
+                return b""
+            data = b"".join((*self._held, data))
+            self._held.clear()
+            self._held_bytes, self._tail = 0, b""
+        if not data.endswith(_BLANK_LINES):
             end = _last_event_end(data)
-            data, self._rest = data[:end], data[end:]
-            if len(self._rest) > _MAX_EVENT_BYTES:
-                raise UpstreamFailed("The engine sent a single event of more than 4 MiB.")
+            self._hold(data[end:])
+            data = data[:end]
             if not data:
                 return b""
+        self.event_count += data.count(b"\n\n")
+        if b"\r" in data:
+            self.event_count += data.count(b"\r\n\r\n")
         if self._renaming is not None or _USAGE_KEY in data:
-            data = b"".join(self._pass(event) for event in _split_events(data))
+            data = b"".join(map(self._pass, _split_events(data)))
         self._note_end(data)
         return data
 
     def flush(self) -> bytes:
         """What was held back when the stream ended: an event without its blank line, or nothing."""
-        rest, self._rest = self._rest, b""
+        rest = b"".join(self._held)
+        self._held.clear()
         self._note_end(rest)
         return rest
+
+    def _hold(self, data: bytes) -> None:
+        self._held.append(data)
+        self._tail = (self._tail + data)[-3:]
+        self._held_bytes += len(data)
+        if self._held_bytes > _MAX_EVENT_BYTES:
+            raise UpstreamFailed("The engine sent a single event of more than 4 MiB.")
 
     def _pass(self, event: bytes) -> bytes:
         if _USAGE_KEY in event:
             self.usage = read_usage(_event_data(event)) or self.usage
-            if self._hides_usage and _NO_CHOICES in event:
-                return b""
+            if self._hides_usage and _NO_CHOICES.search(event):
+                return event[: len(event) - len(event.lstrip(b"\r\n"))]  # blank lines that came before it
         return event if self._renaming is None else self._renaming.apply(event)
 
     def _note_end(self, events: bytes) -> None:
-        if not self.has_ended:
-            self.has_ended = any(events.startswith(last) or b"\n" + last in events for last in self._last_events)
+        for first, later in self._last_events:
+            if events.startswith(first) or later in events:
+                self.has_ended = True
 
 
 def error_event(error: GatewayError, endpoint: Endpoint) -> bytes:
@@ -132,15 +155,23 @@ def error_event(error: GatewayError, endpoint: Endpoint) -> bytes:
     return b"event: error\ndata: " + body + b"\n\n"
 
 
+def _has_blank_line(data: bytes) -> bool:
+    return b"\n\n" in data or b"\r\n\r\n" in data
+
+
 def _last_event_end(data: bytes) -> int:
-    ends = (data.rfind(blank) + len(blank) if blank in data else 0 for blank in (b"\n\n", b"\r\n\r\n"))
+    ends = (data.rfind(blank) + len(blank) if blank in data else 0 for blank in _BLANK_LINES)
     return max(ends)
 
 
 def _split_events(data: bytes) -> list[bytes]:
-    """Whole events with their blank lines."""
-    blank = b"\r\n\r\n" if b"\r\n\r\n" in data else b"\n\n"
-    return [event + blank for event in data.split(blank) if event]
+    """Whole events with their blank lines; joined again they are `data`."""
+    return [event for part in _cut_behind(b"\r\n\r\n", data) for event in _cut_behind(b"\n\n", part)]
+
+
+def _cut_behind(blank: bytes, data: bytes) -> list[bytes]:
+    *parts, rest = data.split(blank)
+    return [part + blank for part in parts] + ([rest] if rest else [])
 
 
 def _event_data(event: bytes) -> bytes:

@@ -6,6 +6,7 @@ request and never change it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gateway.errors import BadRequest, UnknownModel
 from gateway.fleet.replica import Replica
@@ -17,7 +18,7 @@ class VersionRoute:
     """One version as relays see it.
 
     `defaults` are request fields filled in where the client is silent, values as raw JSON. `state` says, for people,
-    why there are no replicas when there are none.
+    why there are no replicas when there are none. `routing` names the policy that chooses among them.
     """
 
     name: str
@@ -27,6 +28,7 @@ class VersionRoute:
     system_prompt: str | None = None
     state: str = "starting"
     max_model_len: int | None = None
+    routing: str = "least_loaded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +42,7 @@ class ModelRoute:
     created: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """The model and version a request goes to; `public_name` is the id that the client asked for."""
 
     model: ModelRoute
@@ -49,11 +50,10 @@ class Target:
     public_name: str
     adapter: str | None
 
-    @property
-    def engine_name(self) -> str:
-        """The name under which the engine serves this target."""
+    def engine_name(self, replica: Replica) -> str:
+        """The name under which `replica` serves this target."""
         if self.adapter is None:
-            return self.model.name
+            return replica.served_name
         return f"{self.model.name}:{self.version.name}+{self.adapter}"
 
 
@@ -79,6 +79,9 @@ class Routes:
 
         Raises UnknownModel for names nobody serves and BadRequest for a pin that contradicts the name.
         """
+        plain = self.models.get(public_name)
+        if plain is not None and not pinned:  # nearly every request
+            return Target(plain, plain.versions[plain.split.choose(sticky_key)], public_name, None)
         model_name, _, rest = public_name.partition(":")
         version_name, _, adapter = rest.partition("+")
         model = self.models.get(model_name)

@@ -1,7 +1,7 @@
 """An engine that plays back bytes, cut where the test wants them cut, over a real unix socket."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -81,16 +81,3 @@ def chunked(pieces: list[bytes], *, kind: str = "text/event-stream; charset=utf-
     head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n".encode()
     chunks: list[bytes | float | None] = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces]
     return [head, *chunks, b"0\r\n\r\n" if has_end else None]
-
-
-Sent = list[dict[str, object]]
-
-
-def recorder() -> tuple[Sent, Callable[[dict[str, object]], object]]:
-    """An ASGI `send` that keeps what it is given."""
-    sent: Sent = []
-
-    async def send(message: dict[str, object]) -> None:
-        sent.append(message)
-
-    return sent, send

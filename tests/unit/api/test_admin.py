@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from gateway.api.admin import build_admin_app
+from gateway.telemetry.metrics import RelayMetrics
 
 
 class FakeControl:
@@ -12,7 +13,7 @@ class FakeControl:
 
 
 def client(key: str | None) -> httpx.AsyncClient:
-    app = build_admin_app(FakeControl(), key)  # type: ignore[arg-type]
+    app = build_admin_app(FakeControl(), RelayMetrics(lambda: {"http://a:1": 2}), key)  # type: ignore[arg-type]
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
 
 
@@ -22,9 +23,10 @@ async def test_models_are_described() -> None:
 
 
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer ", "secret2", "Bearer sécret"])
-async def test_with_a_key_nobody_gets_in_without_it(header: str | None) -> None:
+@pytest.mark.parametrize("path", ["/admin/v1/models", "/metrics"])
+async def test_with_a_key_nobody_gets_in_without_it(header: str | None, path: str) -> None:
     headers = {"authorization": header.encode("latin-1")} if header else {}
-    answer = await client("secret").get("/admin/v1/models", headers=headers)
+    answer = await client("secret").get(path, headers=headers)
     assert answer.status_code == 401
     assert answer.json()["error"]["code"] == "invalid_api_key"
 
@@ -32,3 +34,9 @@ async def test_with_a_key_nobody_gets_in_without_it(header: str | None) -> None:
 async def test_the_key_opens() -> None:
     answer = await client("secret").get("/admin/v1/models", headers={"authorization": "Bearer secret"})
     assert answer.status_code == 200
+
+
+async def test_metrics_are_told_as_prometheus_reads_them() -> None:
+    answer = await client(None).get("/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert 'gateway_requests_running{address="http://a:1"} 2.0' in answer.text

@@ -1,6 +1,9 @@
+import hashlib
+
 import httpx
 import pytest
 
+from gateway.api.auth import KeyRing
 from gateway.api.openai import build_public_app
 from gateway.traffic.routes import ModelRoute, RouteBoard, Routes, VersionRoute
 from gateway.traffic.split import Split
@@ -40,3 +43,35 @@ async def test_an_unknown_model_is_a_404_that_names_the_known_ones(client: httpx
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "model_not_found"
     assert "org/shapes:v1" in answer.json()["error"]["message"]
+
+
+def with_keys() -> httpx.AsyncClient:
+    app = build_public_app(RouteBoard(ROUTES), KeyRing({hashlib.sha256(b"key").digest(): "team"}))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/org/shapes"])
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer other"}, {"x-api-key": "other"}])
+async def test_where_keys_are_asked_for_each_route_needs_one(path: str, headers: dict[str, str]) -> None:
+    answer = await with_keys().get(path, headers=headers)
+    assert answer.status_code == 401
+    assert answer.json()["error"]["code"] == "invalid_api_key"
+    assert answer.headers["x-gateway-error-origin"] == "gateway"
+    assert "shapes" not in answer.text
+
+
+@pytest.mark.parametrize("headers", [{"authorization": "Bearer key"}, {"x-api-key": "key"}])
+async def test_a_known_key_opens_every_route(headers: dict[str, str]) -> None:
+    for path in ("/v1/models", "/v1/models/org/shapes"):
+        assert (await with_keys().get(path, headers=headers)).status_code == 200
+
+
+async def test_of_two_keys_the_first_counts() -> None:
+    headers = [("x-api-key", "other"), ("x-api-key", "key")]
+    assert (await with_keys().get("/v1/models", headers=headers)).status_code == 401
+
+
+async def test_an_unknown_route_is_a_404_in_the_one_shape(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/v1/none")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["type"] == "invalid_request_error"

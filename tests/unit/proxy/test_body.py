@@ -1,30 +1,36 @@
 import json
-import time
+from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
+from gateway.proxy import body as module
 from gateway.proxy.body import is_streaming, parse_fields, read_text, rewrite, wants_usage
 from gateway.proxy.endpoints import ENDPOINTS
-from gateway.traffic.routes import ModelRoute, Target, VersionRoute
-from gateway.traffic.split import Split
+from gateway.proxy.exchange import Piece
+from gateway.traffic.routes import VersionRoute
 
 CHAT = ENDPOINTS["/v1/chat/completions"]
+LARGE = module._LARGE_BYTES
 
 
-def target(
-    defaults: dict[str, object] | None = None, system_prompt: str | None = None, adapter: str | None = None
-) -> Target:
+def version(defaults: dict[str, object] | None = None, system_prompt: str | None = None) -> VersionRoute:
     raw = {name: json.dumps(value).encode() for name, value in (defaults or {}).items()}
-    version = VersionRoute("v1", defaults=raw, system_prompt=system_prompt)
-    model = ModelRoute("shapes", {"v1": version}, Split.from_weights("shapes", {"v1": 1.0}))
-    return Target(model, version, "shapes", adapter)
+    return VersionRoute("v1", defaults=raw, system_prompt=system_prompt)
+
+
+def pieces_of(data: bytes, to: VersionRoute | None = None, path: str = "/v1/chat/completions") -> list[Piece]:
+    return rewrite(parse_fields(data), to or version(), ENDPOINTS[path], "engine/shapes", len(data))
 
 
 def rewritten(
-    body: dict[str, object], to: Target | None = None, path: str = "/v1/chat/completions"
+    body: dict[str, object], to: VersionRoute | None = None, path: str = "/v1/chat/completions"
 ) -> dict[str, object]:
-    return json.loads(rewrite(parse_fields(json.dumps(body).encode()), to or target(), ENDPOINTS[path]))
+    out: dict[str, object] = json.loads(b"".join(pieces_of(json.dumps(body).encode(), to, path)))
+    return out
 
 
 @pytest.mark.parametrize(
@@ -55,14 +61,56 @@ def test_values_are_not_parsed() -> None:
     assert bytes(fields["n"]) == b"1e400"
 
 
-def test_ten_megabytes_of_picture_stay_one_piece_of_bytes() -> None:
-    url = "data:image/png;base64," + "A" * 10_000_000
-    body = json.dumps({"model": "shapes", "messages": [{"role": "user", "content": [{"image_url": {"url": url}}]}]})
-    data = body.encode()
-    before = time.process_time()
-    out = rewrite(parse_fields(data), target({"temperature": 0.0}), CHAT)
-    assert time.process_time() - before < 1.0  # a parse into objects and back takes several
-    assert url.encode() in out
+def test_a_small_body_is_one_piece() -> None:
+    assert pieces_of(b'{"model":"x","n":1}') == [b'{"model":"engine/shapes","n":1}']
+
+
+def test_megabytes_of_picture_are_passed_on_as_a_view_of_what_came() -> None:
+    url = "data:image/png;base64," + "A" * 3_000_000
+    body = {"model": "shapes", "messages": [{"role": "user", "content": [{"image_url": {"url": url}}]}]}
+    data = json.dumps(body).encode()
+    pieces = pieces_of(data, version({"temperature": 0.0}))
+    views = [piece for piece in pieces if isinstance(piece, memoryview)]
+    assert [bytes(view) for view in views] == [json.dumps(body["messages"]).encode()]
+    assert sum(map(len, pieces)) - len(views[0]) < 100
+    assert json.loads(b"".join(pieces)) == {**body, "model": "engine/shapes", "temperature": 0.0}
+
+
+VALUES: list[Any] = [1, None, True, 0.5, "", 'a"b\\ü\n', [1, {"x": []}], {"k": "v"}, {}, "x" * 9, ["ü"] * 5, "x" * 99]
+
+
+@given(st.dictionaries(st.text(max_size=5), st.sampled_from(VALUES), max_size=6), st.integers(0, 40), st.booleans())
+def test_the_joined_pieces_are_the_same_json(body: dict[str, Any], large_bytes: int, is_ascii: bool) -> None:
+    data = json.dumps(body, ensure_ascii=is_ascii).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_LARGE_BYTES", large_bytes)
+        joined = b"".join(pieces_of(data, path="/v1/embeddings"))
+    assert json.loads(joined) == {**body, "model": "engine/shapes"}
+
+
+@pytest.mark.parametrize("more_bytes", [-1, 0, 1, 2])
+def test_around_the_limit_nothing_is_lost(more_bytes: int) -> None:
+    text = "y" * (LARGE - 2 + more_bytes)
+    for body in ({"messages": text}, {"messages": text, "a": 1, "b": text}, {"": text, '"': text}):
+        pieces = pieces_of(json.dumps(body).encode())
+        assert json.loads(b"".join(pieces)) == {**body, "model": "engine/shapes"}
+        assert any(isinstance(piece, memoryview) for piece in pieces) == (more_bytes > 0)
+
+
+def test_of_a_key_sent_twice_the_last_counts_and_goes_out_once() -> None:
+    data = b'{"a": "%b", "a": 2, "model": "x", "model": "y"}' % (b"z" * LARGE)
+    pairs = json.loads(b"".join(pieces_of(data)), object_pairs_hook=list)
+    assert sorted(pairs) == [("a", 2), ("model", "engine/shapes")]
+
+
+def test_a_large_default_and_a_system_prompt_before_a_large_talk_are_whole() -> None:
+    turns = [{"role": "user", "content": "x" * LARGE}]
+    out = rewritten({"messages": turns}, version({"logit_bias": "y" * LARGE}, "Look."))
+    assert out == {
+        "model": "engine/shapes",
+        "messages": [{"role": "system", "content": "Look."}, *turns],
+        "logit_bias": "y" * LARGE,
+    }
 
 
 @pytest.mark.parametrize("value", [b"1", b"[]", b'{"a":1}', b"true"])
@@ -77,20 +125,23 @@ def test_absent_and_null_read_as_none() -> None:
     assert read_text(parse_fields(b"{}"), "model") is None
 
 
-def test_the_engine_gets_its_own_name_for_the_model() -> None:
-    assert rewritten({"model": "shapes:v1"})["model"] == "shapes"
-    assert rewritten({"model": "x"}, target(adapter="mirror"))["model"] == "shapes:v1+mirror"
+@pytest.mark.parametrize("name", ["shapes", "shapes:v1+mirror", 'org/Ünïcode "7B"'])
+def test_the_engine_gets_its_own_name_for_the_model(name: str) -> None:
+    for data in (b'{"model": "shapes:v1"}', b"{}"):
+        assert msgspec.json.decode(b"".join(rewrite(parse_fields(data), version(), CHAT, name, len(data)))) == {
+            "model": name
+        }
 
 
 def test_defaults_fill_only_what_the_client_left_out() -> None:
-    out = rewritten({"temperature": 0.7, "top_p": None}, target({"temperature": 0.0, "top_p": 0.9, "seed": 3}))
-    assert out == {"model": "shapes", "temperature": 0.7, "top_p": 0.9, "seed": 3}
+    out = rewritten({"temperature": 0.7, "top_p": None}, version({"temperature": 0.0, "top_p": 0.9, "seed": 3}))
+    assert out == {"model": "engine/shapes", "temperature": 0.7, "top_p": 0.9, "seed": 3}
 
 
 def test_defaults_leave_routes_alone_that_generate_nothing() -> None:
-    assert rewritten({"input": "x"}, target({"temperature": 0.0}), "/v1/embeddings") == {
+    assert rewritten({"input": "x"}, version({"temperature": 0.0}), "/v1/embeddings") == {
         "input": "x",
-        "model": "shapes",
+        "model": "engine/shapes",
     }
 
 
@@ -109,7 +160,7 @@ def test_defaults_leave_routes_alone_that_generate_nothing() -> None:
 def test_do_sample_is_translated(
     client: dict[str, object], defaults: dict[str, object], temperature: float | None
 ) -> None:
-    out = rewritten(client, target(defaults))
+    out = rewritten(client, version(defaults))
     assert "do_sample" not in out
     assert out.get("temperature") == temperature
 
@@ -140,12 +191,12 @@ USER = {"role": "user", "content": "hi"}
 def test_the_system_prompt_goes_where_the_client_has_none(
     path: str, body: dict[str, object], field: str, expected: object
 ) -> None:
-    assert rewritten(body, target(system_prompt="Look."), path)[field] == expected
+    assert rewritten(body, version(system_prompt="Look."), path)[field] == expected
 
 
 def test_completions_get_no_system_prompt() -> None:
-    out = rewritten({"prompt": "x"}, target(system_prompt="Look."), "/v1/completions")
-    assert out == {"prompt": "x", "model": "shapes"}
+    out = rewritten({"prompt": "x"}, version(system_prompt="Look."), "/v1/completions")
+    assert out == {"prompt": "x", "model": "engine/shapes"}
 
 
 @pytest.mark.parametrize(
@@ -178,8 +229,8 @@ def test_what_the_client_asked_for() -> None:
 
 
 def test_sampling_asked_for_beats_a_greedy_default_also_beside_a_null() -> None:
-    assert rewritten({"do_sample": True, "temperature": None}, target({"temperature": 0}))["temperature"] == 1
+    assert rewritten({"do_sample": True, "temperature": None}, version({"temperature": 0}))["temperature"] == 1
 
 
 def test_a_default_that_is_no_number_is_left_to_the_engine() -> None:
-    assert rewritten({"do_sample": True}, target({"temperature": None}))["temperature"] is None
+    assert rewritten({"do_sample": True}, version({"temperature": None}))["temperature"] is None

@@ -1,166 +1,549 @@
 import asyncio
 import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.errors import BadRequest, Draining, NoReplica, UnknownRoute, UpstreamFailed
+from gateway.errors import BadRequest, Draining, GatewayError, NoReplica, UnknownRoute, UpstreamFailed
 from gateway.fleet.replica import Replica
+from gateway.proxy.body import parse_fields
 from gateway.proxy.endpoints import ENDPOINTS
-from gateway.proxy.forward import Call, Forwarder
+from gateway.proxy.forward import Call, Forwarder, Passage, placement_headers
 from gateway.proxy.upstream import Upstream
-from gateway.telemetry.logs import RequestRecord
+from gateway.telemetry.requests import RequestRecord
 from gateway.traffic.routes import ModelRoute, RouteBoard, Routes, VersionRoute
 from gateway.traffic.split import Split
-from tests.support.scripted_engine import Script, answer, chunked, recorder, scripted_engine
+from tests.support.recorders import RecordingClient
+from tests.support.scripted_engine import Script, ScriptedEngine, answer, chunked, scripted_engine
 
 ANSWER = b'{"id":"1","model":"shapes","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}'
-EVENTS = [
-    b'data: {"model":"shapes","choices":[{"delta":{"content":"red"}}]}\n\n',
-    b'data: {"model":"shapes","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}\n\n',
-    b"data: [DONE]\n\n",
-]
+WORDS = [b'data: {"model":"shapes","choices":[{"delta":{"content":"%d"}}]}\n\n' % n for n in range(4)]
+USAGE = b'data: {"model":"shapes","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}\n\n'
+DONE = b"data: [DONE]\n\n"
+EVENTS = [WORDS[0], USAGE, DONE]
+HEAD = [(b"content-type", b"text/event-stream; charset=utf-8")]
 
 
-def routes(address: str, *, is_draining: bool = False) -> Routes:
+def routes(
+    *addresses: str, served_name: str = "shapes", routing: str = "least_loaded", is_draining: bool = False,
+    sticky_by: tuple[str, ...] = ("header:x-session-id", "user"),
+) -> Routes:  # fmt: skip
+    replicas = tuple(Replica(f"v1-{n}", "shapes", "v1", address, served_name) for n, address in enumerate(addresses))
     versions = {
-        "v1": VersionRoute("v1", (Replica("v1-0", "shapes", "v1", address, "shapes"),), frozenset({"mirror"})),
+        "v1": VersionRoute("v1", replicas, frozenset({"mirror"}), {"top_k": b"5"}, routing=routing),
         "v2": VersionRoute("v2", state="warming"),
     }
     split = Split.from_weights("shapes", {"v1": 1.0, "v2": 0.0})
-    return Routes({"shapes": ModelRoute("shapes", versions, split, ("header:x-session-id", "user"))}, is_draining)
+    return Routes({"shapes": ModelRoute("shapes", versions, split, sticky_by)}, is_draining)
 
 
-def forwarder(address: str, **more: Any) -> Forwarder:
-    return Forwarder(RouteBoard(routes(address, **more)), Upstream(first_byte_timeout_s=5, idle_timeout_s=5))
-
-
-def call(body: dict[str, Any] | bytes, *headers: tuple[bytes, bytes]) -> Call:
+def call(body: Any, *headers: tuple[bytes, bytes], path: str = "/v1/chat/completions") -> Call:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    endpoint = ENDPOINTS["/v1/chat/completions"]
-    return Call(endpoint, "id1", list(headers), data, "127.0.0.1", RequestRecord("id1", endpoint.path, 0.0))
+    return Call(
+        ENDPOINTS[path], list(headers), data, "9.9.9.9", RequestRecord("id1", path, 0.0), dict(reversed(headers))
+    )
 
 
-async def ask(folder: Path, scripts: list[Script], body: dict[str, Any], *headers: tuple[bytes, bytes]) -> Any:
+class Asked:
+    """One call over a scripted engine, with all that came of it."""
+
+    def __init__(self, relay: Forwarder, engine: ScriptedEngine, asked: Call, client: RecordingClient) -> None:
+        self.relay, self.engine, self.call, self.client = relay, engine, asked, client
+        self.record = asked.record
+        self.passage = relay.forward(asked, client)
+
+    async def over(self) -> None:
+        async with asyncio.timeout(5):
+            await self.client.over.wait()
+        assert self.relay.running == {}
+        assert self.passage.is_over
+
+    async def step(self, name: str) -> None:
+        async with asyncio.timeout(5):
+            while name not in self.client.steps:
+                await asyncio.sleep(0)
+
+    @property
+    def sent(self) -> dict[str, Any]:
+        body: dict[str, Any] = json.loads(self.engine.requests[0].partition(b"\r\n\r\n")[2])
+        return body
+
+
+@asynccontextmanager
+async def asking(
+    folder: Path, scripts: list[Script], body: Any, *headers: tuple[bytes, bytes], path: str = "/v1/chat/completions",
+    served_name: str = "shapes",
+) -> AsyncIterator[Asked]:  # fmt: skip
     async with scripted_engine(folder, scripts) as (engine, address):
-        sent, send = recorder()
-        relay = forwarder(address)
-        asked = call(body, *headers)
-        await relay.forward(asked, send)
-        assert relay.running_count == 0
-        return sent, asked, engine
+        upstream = Upstream(first_byte_timeout_s=5, idle_timeout_s=5)
+        relay = Forwarder(RouteBoard(routes(address, served_name=served_name)), upstream)
+        try:
+            yield Asked(relay, engine, call(body, *headers, path=path), RecordingClient())
+        finally:
+            upstream.close()
 
 
-def body_of(sent: list[dict[str, Any]]) -> bytes:
-    return b"".join(message["body"] for message in sent[1:])
+async def ask(folder: Path, scripts: list[Script], body: Any, *headers: tuple[bytes, bytes], **more: Any) -> Asked:
+    async with asking(folder, scripts, body, *headers, **more) as asked:
+        await asked.over()
+        return asked
+
+
+class FakeExchange:
+    """Remembers what it was told to do."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def pause(self) -> None:
+        self.told.append("pause")
+
+    def resume(self) -> None:
+        self.told.append("resume")
+
+    def abort(self) -> None:
+        self.told.append("abort")
+
+
+class FakeUpstream:
+    """Takes requests and answers none: the test tells the passage by itself."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, bytes]] = []
+        self.exchange = FakeExchange()
+        self.failure: Exception | None = None
+
+    def request(self, address: str, head: bytes, body: Any, reader: Any) -> FakeExchange:
+        if self.failure is not None:
+            raise self.failure
+        self.asked.append((address, b"".join(body)))
+        return self.exchange
+
+
+class Told:
+    """A passage whose engine is played by the test."""
+
+    def __init__(self, body: Any = None, on_step: Callable[[str], None] = lambda step: None, **more: Any) -> None:
+        self.upstream = FakeUpstream()
+        self.relay = Forwarder(RouteBoard(routes("unix:///e")), self.upstream)  # type: ignore[arg-type]
+        self.client = RecordingClient(on_step)
+        self.call = call(body or {"model": "shapes", "stream": True}, **more)
+        self.record = self.call.record
+        self.passage: Passage = self.relay.forward(self.call, self.client)
+        assert self.relay.running == {"unix:///e": 1}
+
+    def begun(self, *data: bytes) -> "Told":
+        self.passage.on_head(200, HEAD)
+        for piece in data:
+            self.passage.on_data(piece)
+        return self
+
+
+def refusal(*addresses: str, asked: Call, **more: Any) -> GatewayError:
+    upstream = FakeUpstream()
+    relay = Forwarder(RouteBoard(routes(*addresses, **more)), upstream)  # type: ignore[arg-type]
+    client = RecordingClient()
+    with pytest.raises(GatewayError) as caught:
+        relay.forward(asked, client)
+    assert (upstream.asked, client.steps, relay.running) == ([], [], {})
+    return caught.value
+
+
+# Answers.
 
 
 async def test_an_answer_passes_unchanged_with_the_placement_headers(tmp_path: Path) -> None:
-    sent, asked, engine = await ask(tmp_path, [[answer(ANSWER)]], {"model": "shapes"})
-    assert sent[0]["status"] == 200
-    headers = dict(sent[0]["headers"])
-    assert headers[b"x-request-id"] == b"id1"
-    assert (headers[b"x-gateway-model"], headers[b"x-gateway-version"], headers[b"x-gateway-replica"]) == (
-        b"shapes",
-        b"v1",
-        b"v1-0",
-    )
-    assert b"x-gateway-error-origin" not in headers
-    assert headers[b"content-length"] == str(len(ANSWER)).encode()
-    assert body_of(sent) == ANSWER
-    assert (asked.record.outcome, asked.record.tokens_in, asked.record.tokens_out) == ("done", 3, 2)
-    assert b"x-request-id: id1" in engine.requests[0]
+    extra = "x-engine: 1\r\nset-cookie: a=b\r\nserver: uvicorn\r\nx-request-id: other\r\n"
+    asked = await ask(tmp_path, [[answer(ANSWER, extra=extra)]], {"model": "shapes"})
+    assert asked.client.steps == ["answer"]
+    assert asked.client.status == 200
+    assert asked.client.headers == {
+        b"content-type": b"application/json",
+        b"x-engine": b"1",
+        b"x-request-id": b"id1",
+        b"x-gateway-model": b"shapes",
+        b"x-gateway-version": b"v1",
+        b"x-gateway-replica": b"v1-0",
+    }
+    assert asked.client.body == ANSWER
+    record = asked.record
+    assert (record.outcome, record.tokens_in, record.tokens_out, record.is_estimated) == ("done", 3, 2, False)
+    assert (record.model, record.version, record.replica, record.is_stream) == ("shapes", "v1", "v1-0", False)
+    assert record.first_byte_s is not None
+    assert b"x-request-id: id1" in asked.engine.requests[0]
+    assert asked.sent == {"model": "shapes", "top_k": 5}
 
 
-async def test_the_public_name_asked_for_is_the_name_answered(tmp_path: Path) -> None:
-    sent, _, _ = await ask(tmp_path, [[answer(ANSWER)]], {"model": "shapes:v1"})
-    assert json.loads(body_of(sent))["model"] == "shapes:v1"
+@pytest.mark.parametrize(
+    ("served_name", "asked_for", "expected"),
+    [
+        ("shapes", "shapes", "shapes"),
+        ("shapes", "shapes:v1", "shapes:v1"),
+        ("org/Shapes-7B", "shapes", "org/Shapes-7B"),
+        ("org/Shapes-7B", "shapes:v1", "org/Shapes-7B"),
+        ("org/Shapes-7B", "shapes:v1+mirror", "shapes:v1+mirror"),
+    ],
+)  # fmt: skip
+async def test_the_engine_gets_its_own_name_and_the_client_the_one_asked_for(
+    tmp_path: Path, served_name: str, asked_for: str, expected: str
+) -> None:
+    engine_name = expected if "+" in asked_for else served_name
+    document = json.dumps({"model": engine_name, "choices": []}).encode()
+    asked = await ask(tmp_path, [[answer(document)]], {"model": asked_for}, served_name=served_name)
+    assert asked.sent["model"] == engine_name
+    assert json.loads(asked.client.body)["model"] == asked_for
+    events = [word.replace(b'"shapes"', json.dumps(engine_name).encode()) for word in WORDS] + [DONE]
+    body = {"model": asked_for, "stream": True}
+    asked = await ask(tmp_path, [chunked(events)], body, served_name=served_name)
+    assert asked.sent["model"] == engine_name
+    assert asked.client.body == b"".join(WORDS).replace(b'"shapes"', json.dumps(asked_for).encode()) + DONE
 
 
 async def test_without_a_model_the_only_one_is_meant(tmp_path: Path) -> None:
-    sent, _, engine = await ask(tmp_path, [[answer(ANSWER)]], {"messages": []})
-    assert sent[0]["status"] == 200
-    assert b'"model":"shapes"' in engine.requests[0]
-
-
-async def test_a_stream_hides_the_usage_nobody_asked_for(tmp_path: Path) -> None:
-    sent, asked, engine = await ask(tmp_path, [chunked(EVENTS)], {"model": "shapes", "stream": True})
-    assert body_of(sent) == EVENTS[0] + EVENTS[2]
-    assert sent[-1].get("more_body", False) is False
-    assert b'"stream_options":{"include_usage":true}' in engine.requests[0]
-    assert (asked.record.outcome, asked.record.tokens_out) == ("done", 1)
-
-
-async def test_a_stream_shows_the_usage_that_was_asked_for(tmp_path: Path) -> None:
-    body = {"model": "shapes", "stream": True, "stream_options": {"include_usage": True}}
-    sent, _, _ = await ask(tmp_path, [chunked(EVENTS)], body)
-    assert body_of(sent) == b"".join(EVENTS)
-
-
-@pytest.mark.parametrize("has_end", [True, False])
-async def test_a_stream_that_breaks_ends_with_an_error_event(tmp_path: Path, has_end: bool) -> None:
-    sent, asked, _ = await ask(tmp_path, [chunked(EVENTS[:1], has_end=has_end)], {"model": "shapes", "stream": True})
-    events = body_of(sent).split(b"\n\n")
-    assert events[0] + b"\n\n" == EVENTS[0]
-    assert json.loads(events[1].removeprefix(b"data: "))["error"]["type"] == "upstream_error"
-    assert events[2] == b"data: [DONE]"
-    assert asked.record.outcome == "broken"
+    asked = await ask(tmp_path, [[answer(ANSWER)]], {"messages": []})
+    assert asked.client.status == 200
+    assert asked.sent["model"] == "shapes"
 
 
 async def test_an_engines_error_passes_unchanged_and_is_marked(tmp_path: Path) -> None:
     error = b'{"error":{"message":"too long","type":"BadRequestError","param":null,"code":400}}'
-    sent, asked, _ = await ask(tmp_path, [[answer(error, status="400 Bad Request")]], {"model": "shapes"})
-    assert sent[0]["status"] == 400
-    assert dict(sent[0]["headers"])[b"x-gateway-error-origin"] == b"engine"
-    assert body_of(sent) == error
-    assert asked.record.outcome == "engine_error"
+    asked = await ask(tmp_path, [[answer(error, status="400 Bad Request")]], {"model": "shapes:v1"})
+    assert (asked.client.status, asked.client.body) == (400, error)
+    assert asked.client.headers[b"x-gateway-error-origin"] == b"engine"
+    assert (asked.record.outcome, asked.record.tokens_out) == ("engine_error", None)
 
 
-async def test_a_route_the_engine_does_not_have_is_an_openai_error(tmp_path: Path) -> None:
-    async with scripted_engine(tmp_path, [[answer(b'{"detail":"Not Found"}', status="404 Not Found")]]) as (_, address):
-        with pytest.raises(UnknownRoute, match="shapes:v1 does not answer /v1/chat/completions"):
-            await forwarder(address).forward(call({"model": "shapes"}), recorder()[1])
+@pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed"])
+async def test_a_route_the_engine_does_not_have_is_an_openai_error(tmp_path: Path, status: str) -> None:
+    asked = await ask(tmp_path, [[answer(b'{"detail":"Not Found"}', status=status)]], {"model": "shapes"})
+    assert asked.client.steps == ["refuse"]
+    assert isinstance(asked.client.error, UnknownRoute)
+    assert "shapes:v1 does not answer /v1/chat/completions" in asked.client.error.message
+
+
+async def test_a_404_that_the_engine_means_passes(tmp_path: Path) -> None:
+    error = b'{"error":{"message":"no such LoRA"}}'
+    asked = await ask(tmp_path, [[answer(error, status="404 Not Found")]], {"model": "shapes"})
+    assert (asked.client.status, asked.client.body) == (404, error)
 
 
 async def test_an_answer_cut_in_the_middle_is_an_error_not_half_an_answer(tmp_path: Path) -> None:
-    async with scripted_engine(tmp_path, [[answer(ANSWER)[:-10], None]]) as (_, address):
-        sent, send = recorder()
-        with pytest.raises(UpstreamFailed):
-            await forwarder(address).forward(call({"model": "shapes"}), send)
-        assert sent == []
+    asked = await ask(tmp_path, [[answer(ANSWER)[:-10], None]], {"model": "shapes"})
+    assert asked.client.steps == ["refuse"]
+    assert isinstance(asked.client.error, UpstreamFailed)
 
 
-async def test_a_version_without_a_replica_says_why(tmp_path: Path) -> None:
-    with pytest.raises(NoReplica, match="warming") as caught:
-        await forwarder("unix:///nowhere").forward(call({"model": "shapes:v2"}), recorder()[1])
-    assert caught.value.retry_after_s is not None
+async def test_an_engine_that_cannot_be_reached_is_an_error(tmp_path: Path) -> None:
+    upstream = Upstream(first_byte_timeout_s=5, idle_timeout_s=5)
+    relay = Forwarder(RouteBoard(routes(f"unix://{tmp_path}/nobody.sock")), upstream)
+    client = RecordingClient()
+    relay.forward(call({"model": "shapes"}), client)
+    assert relay.running_count == 1
+    async with asyncio.timeout(5):
+        await client.over.wait()
+    assert isinstance(client.error, NoReplica)
+    assert relay.running == {}
+    upstream.close()
 
 
-async def test_the_version_header_pins() -> None:
-    pinned = call({"model": "shapes"}, (b"x-gateway-version", b"v2"))
-    with pytest.raises(NoReplica, match="shapes:v2"):
-        await forwarder("unix:///nowhere").forward(pinned, recorder()[1])
+async def test_a_large_body_reaches_the_engine_whole(tmp_path: Path) -> None:
+    body = {
+        "model": "shapes",
+        "messages": [{"role": "user", "content": "x" * 300_000}],
+        "seed": 1,
+        "user": "ü" * 70_000,
+    }
+    asked = await ask(tmp_path, [[answer(ANSWER)]], body)
+    assert asked.sent == {**body, "top_k": 5}
+    assert asked.call.body == b""  # not held on to for as long as the answer takes
 
 
-async def test_draining_takes_nothing_new() -> None:
-    with pytest.raises(Draining):
-        await forwarder("unix:///nowhere", is_draining=True).forward(call({"model": "shapes"}), recorder()[1])
+# Streams.
 
 
-async def test_a_user_that_is_no_text_is_refused() -> None:
-    with pytest.raises(BadRequest, match="user"):
-        await forwarder("unix:///nowhere").forward(call({"model": "shapes", "user": 7}), recorder()[1])
+async def test_a_stream_hides_the_usage_nobody_asked_for(tmp_path: Path) -> None:
+    asked = await ask(tmp_path, [chunked(EVENTS)], {"model": "shapes", "stream": True})
+    assert asked.client.steps[0] == "begin"
+    assert asked.client.steps[-1] == "end"
+    assert asked.client.body == EVENTS[0] + EVENTS[2]
+    assert asked.client.headers[b"content-type"].startswith(b"text/event-stream")
+    assert asked.client.headers[b"x-gateway-replica"] == b"v1-0"
+    assert b"transfer-encoding" not in asked.client.headers
+    assert asked.sent["stream_options"] == {"include_usage": True}
+    record = asked.record
+    assert (record.outcome, record.tokens_in, record.tokens_out, record.is_estimated) == ("done", 3, 1, False)
+    assert record.is_stream
+
+
+async def test_a_stream_shows_the_usage_that_was_asked_for(tmp_path: Path) -> None:
+    body = {"model": "shapes", "stream": True, "stream_options": {"include_usage": True}}
+    asked = await ask(tmp_path, [chunked(EVENTS)], body)
+    assert asked.client.body == b"".join(EVENTS)
+
+
+@pytest.mark.parametrize("has_end", [True, False])
+async def test_a_stream_that_breaks_ends_with_an_error_event(tmp_path: Path, has_end: bool) -> None:
+    cut = [*EVENTS[:1], b'data: {"half'][: 1 if has_end else 2]
+    asked = await ask(tmp_path, [chunked(cut, has_end=has_end)], {"model": "shapes", "stream": True})
+    events = asked.client.body.split(b"\n\n")
+    assert events[0] + b"\n\n" == EVENTS[0]
+    assert json.loads(events[1].removeprefix(b"data: "))["error"]["type"] == "upstream_error"
+    assert events[2:] == [b"data: [DONE]", b""]
+    assert (asked.record.outcome, asked.client.steps[-1]) == ("broken", "end")
+
+
+async def test_half_an_event_is_not_sent_before_an_error_event() -> None:
+    told = Told().begun(WORDS[0], b'data: {"half')
+    told.passage.on_end()
+    assert b"half" not in told.client.body
+    assert b'"upstream_error"' in told.client.body
+
+
+async def test_an_endless_event_breaks_the_stream_and_the_engines_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.proxy.sse._MAX_EVENT_BYTES", 100)
+    told = Told().begun(WORDS[0], b"data: " + b"x" * 200)
+    assert told.upstream.exchange.told == ["abort"]
+    assert told.client.steps[-1] == "end"
+    assert b"more than 4 MiB" in told.client.body
+    assert (told.record.outcome, told.relay.running) == ("broken", {})
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages"])
+async def test_a_broken_stream_ends_in_the_manner_of_its_route(path: str) -> None:
+    told = Told(path=path).begun(b"event: x\ndata: {}\n\n")
+    told.passage.on_failure(UpstreamFailed("It broke."))
+    assert told.client.body.startswith(b"event: x\ndata: {}\n\nevent: error\ndata: ")
+    assert told.client.steps == ["begin", "write", "end"]
+
+
+async def test_what_one_read_brings_goes_out_in_the_same_callback() -> None:
+    told = Told()
+    told.begun()
+    for word in WORDS:
+        before = told.client.body
+        told.passage.on_data(word)
+        assert told.client.body == before + word
+    told.passage.on_data(DONE[:5])
+    assert told.client.body == b"".join(WORDS)
+
+
+# Endings.
 
 
 async def test_a_hang_up_frees_the_slot_and_the_engine(tmp_path: Path) -> None:
-    async with scripted_engine(tmp_path, [[5.0]]) as (engine, address):
-        relay = forwarder(address)
-        work = asyncio.get_running_loop().create_task(relay.forward(call({"model": "shapes"}), recorder()[1]))
-        while not engine.requests:
+    async with asking(tmp_path, [[5.0]], {"model": "shapes"}) as asked:
+        while not asked.engine.requests:
             await asyncio.sleep(0)
-        assert relay.running_count == 1
-        work.cancel()
+        assert asked.relay.running_count == 1
+        asked.passage.hang_up()
+        assert asked.relay.running == {}
         async with asyncio.timeout(2):
-            await engine.hung_up.wait()
-        assert relay.running_count == 0
+            await asked.engine.hung_up.wait()
+        assert asked.client.steps == []
+        assert (asked.record.status, asked.record.outcome) == (499, "hung_up")
+
+
+async def test_a_hang_up_before_the_connection_is_open_sends_nothing(tmp_path: Path) -> None:
+    async with asking(tmp_path, [[5.0]], {"model": "shapes"}) as asked:
+        asked.passage.hang_up()
+        await asyncio.sleep(0.01)
+        assert (asked.engine.requests, asked.client.steps, asked.relay.running) == ([], [], {})
+
+
+async def test_the_tokens_of_an_aborted_stream_are_estimated() -> None:
+    told = Told().begun(*WORDS)
+    told.passage.hang_up()
+    assert told.upstream.exchange.told == ["abort"]
+    record = told.record
+    assert (record.status, record.outcome) == (499, "hung_up")
+    assert (record.tokens_in, record.tokens_out, record.is_estimated) == (None, 3, True)
+
+
+async def test_no_tokens_are_estimated_for_a_stream_without_an_event() -> None:
+    told = Told().begun()
+    told.passage.hang_up()
+    assert (told.record.tokens_out, told.record.is_estimated) == (0, True)
+
+
+async def test_usage_seen_before_a_hang_up_is_exact() -> None:
+    told = Told().begun(*WORDS, USAGE)
+    told.passage.hang_up()
+    assert (told.record.tokens_in, told.record.tokens_out, told.record.is_estimated) == (3, 1, False)
+
+
+async def test_nothing_is_counted_for_an_aborted_answer_that_is_no_stream() -> None:
+    told = Told({"model": "shapes"})
+    told.passage.hang_up()
+    assert (told.record.tokens_out, told.record.is_estimated) == (None, False)
+
+
+@pytest.mark.parametrize("ending", ["end", "failure", "hang_up"])
+@pytest.mark.parametrize("is_stream", [True, False])
+async def test_a_passage_ends_once(ending: str, is_stream: bool) -> None:
+    told = Told()
+    if is_stream:
+        told.begun(WORDS[0], DONE)
+    else:
+        told.passage.on_head(200, [(b"content-type", b"application/json")])
+        told.passage.on_data(ANSWER)
+    endings: dict[str, Callable[[], None]] = {
+        "end": told.passage.on_end,
+        "failure": lambda: told.passage.on_failure(UpstreamFailed("x")),
+        "hang_up": told.passage.hang_up,
+    }
+    endings[ending]()
+    assert told.relay.running == {}
+    steps, outcome = list(told.client.steps), told.record.outcome
+    told.passage.on_failure(UpstreamFailed("later"))
+    told.passage.hang_up()
+    assert (told.client.steps, told.record.outcome, told.relay.running) == (steps, outcome, {})
+
+
+async def test_a_defect_while_an_answer_is_read_is_still_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(document: bytes) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("gateway.proxy.forward.read_usage", fail)
+    told = Told({"model": "shapes"})
+    told.passage.on_head(200, [])
+    told.passage.on_data(ANSWER)
+    with pytest.raises(RuntimeError):
+        told.passage.on_end()
+    told.passage.on_failure(UpstreamFailed("as the upstream does then"))
+    assert told.client.steps == ["refuse"]
+    assert told.relay.running == {}
+
+
+async def test_pause_and_resume_reach_the_engine() -> None:
+    told = Told().begun(WORDS[0])
+    told.passage.pause()
+    told.passage.resume()
+    assert told.upstream.exchange.told == ["pause", "resume"]
+
+
+async def test_requests_at_the_same_time_are_counted_one_by_one() -> None:
+    upstream = FakeUpstream()
+    relay = Forwarder(RouteBoard(routes("unix:///e")), upstream)  # type: ignore[arg-type]
+    passages = [relay.forward(call({"model": "shapes"}), RecordingClient()) for _ in range(3)]
+    for left, passage in zip((3, 2, 1), passages, strict=True):
+        assert relay.running == {"unix:///e": left}
+        assert relay.running_count == left
+        passage.on_failure(UpstreamFailed("x"))
+    assert relay.running == {}
+
+
+async def test_a_request_that_cannot_be_sent_takes_no_slot() -> None:
+    upstream = FakeUpstream()
+    upstream.failure = RuntimeError("boom")
+    relay = Forwarder(RouteBoard(routes("unix:///e")), upstream)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError):
+        relay.forward(call({"model": "shapes"}), RecordingClient())
+    assert relay.running == {}
+
+
+# Placement.
+
+
+def test_a_version_without_a_replica_says_why() -> None:
+    asked = call({"model": "shapes:v2"})
+    error = refusal("unix:///e", asked=asked)
+    assert isinstance(error, NoReplica)
+    assert "warming" in error.message
+    assert error.retry_after_s is not None
+    assert placement_headers(asked.record) == [
+        (b"x-request-id", b"id1"),
+        (b"x-gateway-model", b"shapes"),
+        (b"x-gateway-version", b"v2"),
+    ]
+
+
+def test_the_version_header_pins() -> None:
+    error = refusal("unix:///e", asked=call({"model": "shapes"}, (b"x-gateway-version", b"v2")))
+    assert "shapes:v2" in error.message
+
+
+def test_draining_takes_nothing_new() -> None:
+    assert isinstance(refusal("unix:///e", asked=call(b"not even json"), is_draining=True), Draining)
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ({"model": "shapes", "user": 7}, "user"),
+        ({"model": 7}, "model"),
+        ({"model": "other"}, "does not exist"),
+        ({"model": "shapes", "do_sample": 1}, "do_sample"),
+        (b"{", "not valid JSON"),
+    ],
+)
+def test_a_request_that_cannot_be_placed_is_refused_with_nothing_sent(body: Any, sentence: str) -> None:
+    error = refusal("unix:///e", asked=call(body))
+    assert isinstance(error, BadRequest)
+    assert sentence in error.message
+
+
+@pytest.mark.parametrize(
+    ("sticky_by", "same", "other"),
+    [
+        ("user", call({"user": "anna"}), call({"user": "bert"})),
+        ("header:x-session-id", call({}, (b"x-session-id", b"1")), call({}, (b"x-session-id", b"2"))),
+    ],
+)
+def test_a_sticky_client_keeps_its_replica(sticky_by: str, same: Call, other: Call) -> None:
+    board = RouteBoard(routes("unix:///a", "unix:///b", sticky_by=(sticky_by,), routing="session_affinity"))
+    upstream = FakeUpstream()
+    relay = Forwarder(board, upstream)  # type: ignore[arg-type]
+    for _ in range(8):
+        again = Call(same.endpoint, same.headers, same.body, "1.1.1.1", RequestRecord("any", "/", 0.0), same.by_name)
+        relay.forward(again, RecordingClient()).hang_up()
+    assert len({address for address, _ in upstream.asked}) == 1
+    # Another client's key is another one.
+    keys = {relay._sticky_key(one, parse_fields(one.body), board.routes, "shapes") for one in (same, other)}
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize(
+    ("sticky_by", "key"),
+    [
+        (("user",), b"user=anna"),
+        (("header:x-session-id", "user"), b"user=anna"),
+        (("client_ip",), b"client_ip=9.9.9.9"),
+        (("api_key",), b"api_key=team-a"),
+        ((), b"id1"),
+        (("header:x-session-id",), b"id1"),
+    ],
+)
+def test_the_first_source_that_says_something_is_the_sticky_key(sticky_by: tuple[str, ...], key: bytes) -> None:
+    board = RouteBoard(routes("unix:///a", sticky_by=sticky_by))
+    relay = Forwarder(board, FakeUpstream())  # type: ignore[arg-type]
+    asked = call({"user": "anna"})
+    asked.caller = "team-a"
+    assert relay._sticky_key(asked, parse_fields(asked.body), board.routes, "shapes") == key
+
+
+def test_of_a_header_sent_twice_the_first_counts() -> None:
+    assert call({}, (b"x", b"1"), (b"x", b"2")).header(b"x") == "1"
+    assert call({}).header(b"x") is None
+
+
+@pytest.mark.parametrize("routing", ["least_loaded", "round_robin"])
+def test_two_replicas_share_the_work(routing: str) -> None:
+    upstream = FakeUpstream()
+    relay = Forwarder(RouteBoard(routes("unix:///a", "unix:///b", routing=routing)), upstream)  # type: ignore[arg-type]
+    for _ in range(10):
+        relay.forward(call({"model": "shapes"}), RecordingClient())
+    assert relay.running == {"unix:///a": 5, "unix:///b": 5}
+
+
+def test_the_same_beginning_goes_to_the_same_replica() -> None:
+    upstream = FakeUpstream()
+    board = RouteBoard(routes("unix:///a", "unix:///b", routing="prefix_affinity"))
+    relay = Forwarder(board, upstream)  # type: ignore[arg-type]
+    turns = [{"role": "user", "content": "What is this?"}]
+    for _ in range(6):
+        relay.forward(call({"messages": turns}), RecordingClient()).hang_up()
+        turns += [{"role": "assistant", "content": "A circle."}, {"role": "user", "content": "Sure?"}]
+    assert len({address for address, _ in upstream.asked}) == 1

@@ -13,9 +13,23 @@ CHAT = ENDPOINTS["/v1/chat/completions"]
 FIRST = b'data: {"id":"1","model":"shapes","choices":[{"delta":{"role":"assistant","content":""}}]}\n\n'
 WORD = 'data: {"id":"1","model":"shapes","choices":[{"delta":{"content":"r\u00f6t \\"usage\\": \\"choices\\":[]"}}]}\n\n'.encode()
 USAGE = b'data: {"id":"1","model":"shapes","choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}\n\n'
+LOOSE = (
+    b'data: {"id": "1", "model": "shapes", "choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 2}}\n\n'
+)
+CONTINUOUS = b'data: {"model":"shapes","choices":[{"delta":{}}],"usage":{"prompt_tokens":7,"completion_tokens":1}}\n\n'
 DONE = b"data: [DONE]\n\n"
 COMMENT = b": keep-alive\n\n"
+NAMED = b'event: x\nid: 7\ndata: {"model":"shapes",\ndata: "choices":[{}]}\n\n'
+LONG = b'data: {"model":"shapes","choices":[{"delta":{"content":"%b"}}]}\n\n' % (b"x" * 500)
+EMPTY = b"data:\n\n"
+BLANK = b"\n"
 WHOLE = FIRST + COMMENT + WORD + USAGE + DONE
+
+Cut = list[int]
+
+
+def crlf(events: bytes) -> bytes:
+    return events.replace(b"\n", b"\r\n")
 
 
 def relay(
@@ -26,31 +40,121 @@ def relay(
     return out + events.flush(), events
 
 
-def cut(data: bytes, places: list[int]) -> list[bytes]:
-    ends = [0, *sorted(places), len(data)]
+def cut(data: bytes, places: Cut) -> list[bytes]:
+    ends = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
     return [data[start:end] for start, end in pairwise(ends) if start < end]
+
+
+def expected(events: list[bytes], *, hides_usage: bool, renamed: str | None) -> bytes:
+    """What a client should see, event by event; the plain way to say what the stream does."""
+    shown = (event for event in events if not (hides_usage and event.strip() in (USAGE.strip(), LOOSE.strip())))
+    named = json.dumps(renamed or "shapes").encode()
+    return b"".join(event.replace(b'"shapes"', named) for event in shown)
+
+
+KINDS = [FIRST, WORD, USAGE, LOOSE, CONTINUOUS, COMMENT, NAMED, LONG, EMPTY, BLANK]
+CRLF_KINDS = [crlf(kind) for kind in KINDS]
+TIDY = [[FIRST, COMMENT, WORD, BLANK, USAGE, DONE], [FIRST, NAMED, BLANK, BLANK, CONTINUOUS, EMPTY, LOOSE, DONE]]
+STREAMS = [
+    *TIDY,
+    *([crlf(event) for event in events] for events in TIDY),
+    [FIRST, crlf(COMMENT), WORD, crlf(COMMENT), USAGE, DONE],
+]
 
 
 def test_whole_events_pass_as_the_same_object() -> None:
     events = EventStream(CHAT, hides_usage=True)
-    assert events.feed(WORD) is WORD
+    for event in (WORD, crlf(WORD), WORD + WORD, COMMENT + DONE):
+        assert events.feed(event) is event
 
 
-@given(st.lists(st.integers(0, len(WHOLE)), max_size=12))
-def test_the_result_does_not_depend_on_where_the_bytes_are_cut(places: list[int]) -> None:
-    out, events = relay(cut(WHOLE, places))
-    assert out == FIRST + COMMENT + WORD + DONE
-    assert events.has_ended
-    assert events.usage is not None
-    assert (events.usage.tokens_in, events.usage.tokens_out) == (7, 2)
+@pytest.mark.parametrize("events", STREAMS)
+@pytest.mark.parametrize("hides_usage", [True, False])
+@pytest.mark.parametrize("renamed", [None, "shapes:v1"])
+def test_a_cut_at_any_place_changes_nothing(events: list[bytes], hides_usage: bool, renamed: str | None) -> None:
+    data = b"".join(events)
+    renaming = Renaming("shapes", renamed) if renamed else None
+    wanted = expected(events, hides_usage=hides_usage, renamed=renamed)
+    for place in range(len(data)):
+        out, stream = relay(cut(data, [place]), hides_usage=hides_usage, renaming=renaming)
+        assert out == wanted
+        assert stream.has_ended
+        assert stream.usage is not None
+        assert (stream.usage.tokens_in, stream.usage.tokens_out) == (7, 2)
+    single = [bytes([one]) for one in data]
+    assert relay(single, hides_usage=hides_usage, renaming=renaming)[0] == wanted
 
 
-@given(st.lists(st.integers(0, len(WHOLE) + 5), max_size=8))
-def test_lines_may_end_in_crlf(places: list[int]) -> None:
-    data = WHOLE.replace(b"\n", b"\r\n")
-    out, events = relay(cut(data, places))
-    assert out == (FIRST + COMMENT + WORD + DONE).replace(b"\n", b"\r\n")
-    assert events.has_ended
+@given(
+    st.lists(st.sampled_from(KINDS), max_size=8) | st.lists(st.sampled_from(CRLF_KINDS), max_size=8),
+    st.lists(st.integers(0, 5000), max_size=20),
+    st.booleans(),
+    st.sampled_from([None, "shapes:v1", 'a "name"\n']),
+)
+def test_cuts_at_many_places_change_nothing(
+    events: list[bytes], places: Cut, hides_usage: bool, renamed: str | None
+) -> None:
+    data = b"".join(events)
+    renaming = Renaming("shapes", renamed) if renamed else None
+    out, stream = relay(cut(data, places), hides_usage=hides_usage, renaming=renaming)
+    assert out == expected(events, hides_usage=hides_usage, renamed=renamed)
+    reports = {USAGE.strip(), LOOSE.strip(), CONTINUOUS.strip()}
+    assert (stream.usage is not None) == any(event.strip() in reports for event in events)
+    assert not stream.has_ended
+
+
+@given(st.lists(st.sampled_from([*KINDS, *CRLF_KINDS, DONE, b"data: cut off", b"\n", b"\r", b"\r\n", b"\n\n\n"]), max_size=8),
+       st.lists(st.integers(0, 5000), max_size=20), st.booleans())  # fmt: skip
+def test_streams_in_disorder_come_out_the_same_however_they_are_cut(
+    events: list[bytes], places: Cut, is_renamed: bool
+) -> None:
+    data = b"".join(events)
+    renaming = Renaming("shapes", "public") if is_renamed else None
+    uncut, whole = relay([data] if data else [], renaming=renaming)
+    out, stream = relay(cut(data, places), renaming=renaming)
+    assert out == uncut
+    assert (stream.has_ended, stream.usage) == (whole.has_ended, whole.usage)
+
+
+@given(st.lists(st.integers(0, 5000), max_size=20))
+def test_whole_events_are_passed_on_as_soon_as_they_are_in(places: Cut) -> None:
+    data, stream, fed, out = WORD * 5, EventStream(CHAT, hides_usage=True), b"", b""
+    for piece in cut(data, places):
+        fed += piece
+        out += stream.feed(piece)
+        assert out == WORD * (len(fed) // len(WORD))
+
+
+def test_events_are_counted_in_either_line_ending() -> None:
+    for data in (FIRST + COMMENT + WORD, crlf(FIRST + COMMENT + WORD), FIRST + crlf(COMMENT) + WORD):
+        for place in range(len(data)):
+            assert relay(cut(data, [place]))[1].event_count == 3
+
+
+class Piece(bytes):
+    """Bytes that keep count of what is joined to them."""
+
+    copied = 0
+
+    def __add__(self, other: bytes) -> "Piece":
+        Piece.copied += len(self) + len(other)
+        return Piece(bytes(self) + other)
+
+    def __radd__(self, other: bytes) -> "Piece":
+        Piece.copied += len(self) + len(other)
+        return Piece(other + bytes(self))
+
+
+def test_a_long_event_in_tiny_pieces_takes_linear_work() -> None:
+    event = b"data: " + b"x" * 100_000
+    events = EventStream(CHAT, hides_usage=True)
+    for at in range(0, len(event), 4):
+        assert events.feed(Piece(event[at : at + 4])) == b""
+        assert len(events._tail) <= 3
+    assert Piece.copied < 8 * len(event)
+    assert events.feed(b"\n") == b""
+    assert events.feed(b"\n") == event + b"\n\n"
+    assert (events._held, events._held_bytes, events._tail) == ([], 0, b"")
 
 
 def test_usage_is_shown_to_those_who_asked() -> None:
@@ -76,10 +180,24 @@ def test_renaming_leaves_strings_alone_that_speak_of_models() -> None:
     assert renamed == {"text": '"model":"shapes"', "model": "public"}
 
 
+def test_a_name_that_needs_no_change_or_is_absent_is_left() -> None:
+    renaming = Renaming("shapes", "public")
+    for document in (b'{"model":"other"}', b"{}", b"", b'{"model": null}'):
+        assert renaming.apply(document) is document
+
+
 def test_an_event_without_its_blank_line_comes_out_at_the_end() -> None:
     out, events = relay([FIRST, b"data: [DO"])
     assert out == FIRST + b"data: [DO"
     assert not events.has_ended
+    assert events.flush() == b""
+
+
+def test_a_last_event_without_its_blank_line_ends_the_stream() -> None:
+    for ending in (b"data: [DONE]", b"data: [DONE]\n", b"data: [DONE]\r\n"):
+        out, events = relay([FIRST, ending])
+        assert out == FIRST + ending
+        assert events.has_ended
 
 
 def test_text_that_looks_like_the_end_is_not_the_end() -> None:
@@ -120,6 +238,9 @@ def test_an_endless_event_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         (b'{"usage": "none"}', None),
         (b"[]", None),
         (b"not json", None),
+        (b'{"usage": {"prompt_tokens": "many"}}', None),
+        (b"\xff", None),
+        (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", None),
     ],
 )
 def test_usage_is_read_in_every_naming(document: bytes, counts: tuple[int, int] | None) -> None:

@@ -1,6 +1,7 @@
 import pytest
 
 from gateway.errors import BadRequest, UnknownModel
+from gateway.fleet.replica import Replica
 from gateway.traffic.routes import ModelRoute, RouteBoard, Routes, VersionRoute
 from gateway.traffic.split import Split
 
@@ -11,16 +12,17 @@ ROUTES = Routes({"shapes": ModelRoute("shapes", VERSIONS, Split.from_weights("sh
 @pytest.mark.parametrize(
     ("name", "pinned", "version", "engine_name"),
     [
-        ("shapes", None, "v1", "shapes"),
-        ("shapes", "v2", "v2", "shapes"),
-        ("shapes:v2", None, "v2", "shapes"),
-        ("shapes:v2", "v2", "v2", "shapes"),
+        ("shapes", None, "v1", "its-own-name"),
+        ("shapes", "v2", "v2", "its-own-name"),
+        ("shapes:v2", None, "v2", "its-own-name"),
+        ("shapes:v2", "v2", "v2", "its-own-name"),
         ("shapes:v2+mirror", None, "v2", "shapes:v2+mirror"),
     ],
 )
 def test_names_and_pins_are_resolved(name: str, pinned: str | None, version: str, engine_name: str) -> None:
     target = ROUTES.resolve(name, pinned, b"key")
-    assert (target.version.name, target.engine_name, target.public_name) == (version, engine_name, name)
+    replica = Replica("x-0", "shapes", version, "http://a:1", "its-own-name")
+    assert (target.version.name, target.engine_name(replica), target.public_name) == (version, engine_name, name)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,307 @@
+"""One request to an engine and its answer: the connection that parses it, and the exchange that tells its reader.
+
+Nothing here waits: a reader is told what comes in the callback that received it, so that a streamed token costs no task
+switch. A connection carries one exchange at a time; any doubt closes it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
+
+import httptools
+
+from gateway.errors import GatewayError, Headers, OperatorFault, UpstreamFailed
+
+logger = logging.getLogger(__name__)
+
+_MAX_HEAD_BYTES = 64 * 1024
+_MAX_HEADERS = 200
+_JOINED_BYTES = 64 * 1024  # below it one write is cheaper than a copy saved
+_STALE_WITHIN_S = 0.5  # lost later, it was lost at work: the request must not be sent again
+
+Piece = bytes | memoryview
+"""A part of a request body; the parts are sent one after the other without being joined."""
+
+LOST = "The engine closed the connection before its answer had ended."
+
+
+class Reader(Protocol):
+    """Who reads an answer. It is told the head, data as it comes, then the end or a failure, once."""
+
+    def on_head(self, status: int, headers: Headers) -> None:
+        """Status and headers are in; header names in lower case."""
+
+    def on_data(self, data: bytes) -> None:
+        """Body bytes, all that one read brought."""
+
+    def on_end(self) -> None:
+        """The answer has ended in order."""
+
+    def on_failure(self, error: GatewayError) -> None:
+        """There will be no more; `error` says why."""
+
+
+class Pool(Protocol):
+    """What an exchange asks of the one that keeps connections."""
+
+    now_s: Callable[[], float]
+
+    def connect(self, address: str, exchange: "Exchange") -> None:
+        """Open a connection for `exchange` and start it there."""
+
+    def forget(self, exchange: "Exchange") -> None:
+        """`exchange` is over."""
+
+    def put_back(self, address: str, connection: "Connection", *, can_be_reused: bool) -> None:
+        """Keep a connection for the next request, or close it."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection: parses what comes and hands it to the exchange that holds the connection."""
+
+    __slots__ = (
+        "_body", "_has_ended", "_has_eof", "_has_head", "_head_bytes", "_headers", "_is_kept_alive", "_parser",
+        "_register", "_status", "exchange", "idle_since_s", "transport",
+    )  # fmt: skip
+
+    def __init__(self, register: "set[Connection]") -> None:
+        self.transport: asyncio.Transport | None = None
+        self.exchange: Exchange | None = None
+        self.idle_since_s = 0.0
+        self._register = register
+        self._parser = httptools.HttpResponseParser(self)
+        self._body: list[bytes] = []
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self._headers: Headers = []
+        self._head_bytes = self._status = 0
+        self._has_head = self._has_ended = self._has_eof = self._is_kept_alive = False
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's transports have another base
+        self._register.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:  # nobody asked: these bytes must never reach the next client
+            self.close()
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if not self._has_ended:
+                exchange.fail(UpstreamFailed(f"The engine sent an answer that is not HTTP: {error}"))
+                return
+            self.close()  # the answer is whole; what stands behind it is nobody's
+        if not exchange.has_head:
+            exchange.is_untouched = False
+            self._head_bytes += len(data)
+            if fault := self._find_head_fault():
+                exchange.fail(UpstreamFailed(fault))
+                return
+        if self._has_head:
+            self._deliver(exchange)
+
+    def _find_head_fault(self) -> str | None:
+        if len(self._headers) > _MAX_HEADERS or (not self._has_head and self._head_bytes > _MAX_HEAD_BYTES):
+            return "The engine sent more than 64 KiB or 200 lines of response headers."
+        if self._has_head and not 200 <= self._status <= 599:
+            return f"The engine sent an answer that is not HTTP: its status is {self._status}."
+        return None
+
+    def _deliver(self, exchange: "Exchange") -> None:
+        """Hand on what one read has brought. The reader may abort at any call: `exchange` then lets go of us."""
+        try:
+            if not exchange.has_head:
+                exchange.take_head(self._status, self._headers)
+            if self._body and self.exchange is exchange:
+                data = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+                self._body.clear()
+                exchange.take_data(data)
+            if self._has_ended and self.exchange is exchange:
+                exchange.take_end(can_be_reused=self._is_kept_alive)
+        except Exception:
+            logger.exception("relaying an answer failed inside the gateway")
+            exchange.break_down()
+
+    def eof_received(self) -> bool:
+        self._has_eof = True
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self._register.discard(self)
+        exchange = self.exchange
+        if exchange is None:
+            return
+        # Without a length or chunks the close is how a body ends; otherwise the answer is cut.
+        is_framed = any(name in (b"content-length", b"transfer-encoding") for name, _ in self._headers)
+        if self._has_head and self._has_eof and not is_framed:
+            self._has_ended = True
+            self._deliver(exchange)
+        else:
+            exchange.lose()
+
+    def pause_writing(self) -> None:
+        """A request's body waits in the transport; it is in memory anyway."""
+
+    def resume_writing(self) -> None:
+        """See pause_writing."""
+
+    # What httptools calls.
+
+    def on_message_begin(self) -> None:
+        if self._has_ended:  # a second answer behind the first, in one read
+            self.close()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._has_head:  # what comes later are trailers
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        if not self._has_head:
+            self._has_head = True
+            self._status = self._parser.get_status_code()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._has_ended:
+            self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        if 100 <= self._status < 200:  # an interim answer: the real one follows
+            self._prepare()
+            return
+        self._has_ended = True
+        self._is_kept_alive = self._parser.should_keep_alive()  # says so only now
+
+    # What an exchange calls.
+
+    @property
+    def is_open(self) -> bool:
+        """True while the connection can carry a request."""
+        return self.transport is not None and not self.transport.is_closing()
+
+    @property
+    def is_written_out(self) -> bool:
+        """True when the whole request has left: an engine may answer before it has read to the end."""
+        return self.transport is not None and not self.transport.get_write_buffer_size()
+
+    def send(self, exchange: "Exchange", head: bytes, body: Sequence[Piece]) -> None:
+        """Write a request for `exchange`, which holds the connection from now on."""
+        if self.transport is None:
+            raise RuntimeError("only open connections are used")
+        self.exchange = exchange
+        self._prepare()
+        if sum(map(len, body)) < _JOINED_BYTES:
+            self.transport.write(b"".join((head, *body)))
+        else:
+            self.transport.writelines([head, *body])
+
+    def close(self) -> None:
+        """Close at once; the engine aborts the request within tens of milliseconds."""
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class Exchange:
+    """One request and its answer, told to a reader. `abort` it when the answer is no longer wanted."""
+
+    __slots__ = (
+        "_address", "_connection", "_is_kept", "_reader", "_request", "_upstream", "has_head", "has_moved", "is_over",
+        "is_untouched", "last_s", "paused_s", "started_s",
+    )  # fmt: skip
+
+    def __init__(self, upstream: Pool, address: str, head: bytes, body: Sequence[Piece], reader: Reader) -> None:
+        self._upstream = upstream
+        self._address = address
+        self._request: tuple[bytes, Sequence[Piece]] = (head, body)
+        self._reader = reader
+        self._connection: Connection | None = None
+        self._is_kept = False
+        self.has_head = self.is_over = False
+        self.has_moved = False
+        """Data has come since the pool last looked: a clock for each token would cost more than the token."""
+        self.is_untouched = True
+        """No byte of an answer has come."""
+        self.started_s = self.last_s = upstream.now_s()
+        self.paused_s: float | None = None
+
+    def start(self, connection: Connection, *, is_kept: bool) -> None:
+        """Send the request over an open connection."""
+        self._connection, self._is_kept = connection, is_kept
+        connection.send(self, *self._request)
+        if self.paused_s is not None and connection.transport is not None:
+            connection.transport.pause_reading()
+
+    def pause(self) -> None:
+        """Read no further: the client does not keep up. What is held back stays with the engine."""
+        if self.paused_s is None:
+            self.paused_s = self._upstream.now_s()
+            if self._connection is not None and self._connection.transport is not None:
+                self._connection.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on after a pause."""
+        if self.paused_s is not None:
+            self.paused_s = None
+            self.last_s = self._upstream.now_s()
+            if self._connection is not None and self._connection.transport is not None:
+                self._connection.transport.resume_reading()
+
+    def abort(self) -> None:
+        """Close the connection and tell the reader nothing more: the engine then stops its work."""
+        if not self.is_over:
+            self._release(can_be_reused=False)
+
+    def fail(self, error: GatewayError) -> None:
+        """End with a failure."""
+        if not self.is_over:
+            self._release(can_be_reused=False)
+            self._reader.on_failure(error)
+
+    def break_down(self) -> None:
+        """End with a defect of ours, which may have come up when the reader was told of the end."""
+        self.abort()
+        self._reader.on_failure(OperatorFault("The gateway failed on this answer; its log has the details."))
+
+    # What the connection tells.
+
+    def take_head(self, status: int, headers: Headers) -> None:
+        """The head is in: from here on nothing is sent again."""
+        self.has_head = True
+        self.is_untouched = False
+        self._request = (b"", ())
+        self.last_s = self._upstream.now_s()
+        self._reader.on_head(status, headers)
+
+    def take_data(self, data: bytes) -> None:
+        """Body bytes are in."""
+        self.has_moved = True
+        self._reader.on_data(data)
+
+    def take_end(self, *, can_be_reused: bool) -> None:
+        """The answer is whole."""
+        if not self.is_over:
+            self._release(can_be_reused=can_be_reused)
+            self._reader.on_end()
+
+    def lose(self) -> None:
+        """The connection is gone. A kept one that the engine had closed meanwhile is replaced, once."""
+        is_stale = self._is_kept and self.is_untouched and self._upstream.now_s() - self.started_s < _STALE_WITHIN_S
+        if is_stale and not self.is_over:
+            self._connection = None
+            self._upstream.connect(self._address, self)
+        else:
+            self.fail(UpstreamFailed(LOST))
+
+    def _release(self, *, can_be_reused: bool) -> None:
+        self.is_over = True
+        self._upstream.forget(self)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.exchange = None
+            self._upstream.put_back(self._address, connection, can_be_reused=can_be_reused and self.paused_s is None)

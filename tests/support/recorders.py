@@ -1,0 +1,83 @@
+"""The two ends of a relayed answer, written down: who reads it from an engine, and the client who gets it."""
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.errors import GatewayError, Headers
+
+
+class RecordingReader:
+    """Reads an answer. `steps` names what it was told, in order; `on_step` is called after each."""
+
+    def __init__(self, on_step: Callable[[str], None] = lambda step: None) -> None:
+        self.steps: list[str] = []
+        self.status = 0
+        self.headers: Headers = []
+        self.data = b""
+        self.failures: list[GatewayError] = []
+        self.over = asyncio.Event()
+        self._on_step = on_step
+
+    def on_head(self, status: int, headers: Headers) -> None:
+        self.status, self.headers = status, headers
+        self._tell("head")
+
+    def on_data(self, data: bytes) -> None:
+        self.data += data
+        if self.steps[-1] == "data":
+            self.steps.pop()
+        self._tell("data")
+
+    def on_end(self) -> None:
+        self.over.set()
+        self._tell("end")
+
+    def on_failure(self, error: GatewayError) -> None:
+        self.failures.append(error)
+        self.over.set()
+        self._tell("failure")
+
+    def _tell(self, step: str) -> None:
+        self.steps.append(step)
+        self._on_step(step)
+
+
+class RecordingClient:
+    """Gets the answer of one call. `steps` names what it was told, in order."""
+
+    def __init__(self, on_step: Callable[[str], None] = lambda step: None) -> None:
+        self.steps: list[str] = []
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self.body = b""
+        self.error: GatewayError | None = None
+        self.over = asyncio.Event()
+        self._on_step = on_step
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        self.status, self.headers, self.body = status, dict(headers), body
+        self._tell("answer", is_last=True)
+
+    def refuse(self, error: GatewayError) -> None:
+        self.status, self.error = error.status, error
+        self._tell("refuse", is_last=True)
+
+    def begin(self, status: int, headers: Headers) -> None:
+        self.status, self.headers = status, dict(headers)
+        self._tell("begin")
+
+    def write(self, data: bytes) -> None:
+        assert data, "an empty chunk would end the stream"
+        self.body += data
+        self._tell("write")
+
+    def end(self, data: bytes) -> None:
+        self.body += data
+        self._tell("end", is_last=True)
+
+    def _tell(self, step: str, *, is_last: bool = False) -> None:
+        assert not self.over.is_set(), "told something after the end"
+        self.steps.append(step)
+        if is_last:
+            self.over.set()
+        self._on_step(step)

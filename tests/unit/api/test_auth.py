@@ -1,0 +1,71 @@
+import hashlib
+
+import pytest
+
+from gateway.api.auth import KeyRing
+from gateway.errors import Unauthorized
+
+RING = KeyRing({hashlib.sha256(key).digest(): name for key, name in ((b"key-a", "team-a"), (b"key-b", "team-b"))})
+
+
+@pytest.mark.parametrize(
+    ("headers", "name"),
+    [
+        ({b"authorization": b"Bearer key-a"}, "team-a"),
+        ({b"authorization": b"bearer key-b"}, "team-b"),
+        ({b"authorization": b"BEARER   key-b "}, "team-b"),
+        ({b"x-api-key": b"key-a"}, "team-a"),
+        ({b"x-api-key": b" key-a "}, "team-a"),
+        ({b"authorization": b"Bearer key-a", b"x-api-key": b"key-b"}, "team-a"),
+    ],
+)
+def test_a_known_key_gives_its_name(headers: dict[bytes, bytes], name: str) -> None:
+    assert RING.check(headers) == name
+
+
+@pytest.mark.parametrize(
+    ("headers", "sentence"),
+    [
+        ({}, "shows no API key"),
+        ({b"authorization": b""}, "shows no API key"),
+        ({b"authorization": b"Bearer"}, "shows no API key"),
+        ({b"authorization": b"Bearer  "}, "shows no API key"),
+        ({b"authorization": b"Basic key-a"}, "shows no API key"),
+        ({b"authorization": b"key-a"}, "shows no API key"),
+        ({b"x-api-key": b""}, "shows no API key"),
+        ({b"authorization": b"Bearer key-c"}, "not known"),
+        ({b"authorization": b"Bearer key-A"}, "not known"),
+        ({b"authorization": b"Bearer key-a key-b"}, "not known"),
+        ({b"authorization": b"Bearer " + hashlib.sha256(b"key-a").hexdigest().encode()}, "not known"),
+        ({b"authorization": b"Bearer \xff\xfe"}, "not known"),
+        ({b"authorization": b"Bearer wrong", b"x-api-key": b"key-a"}, "not known"),
+    ],
+)
+def test_anything_else_is_refused_with_what_to_do(headers: dict[bytes, bytes], sentence: str) -> None:
+    with pytest.raises(Unauthorized) as caught:
+        RING.check(headers)
+    assert sentence in caught.value.message
+    assert "authorization: Bearer KEY" in caught.value.message
+    assert (caught.value.status, caught.value.type, caught.value.code) == (
+        401,
+        "authentication_error",
+        "invalid_api_key",
+    )
+
+
+def test_the_key_itself_is_not_repeated() -> None:
+    with pytest.raises(Unauthorized) as caught:
+        RING.check({b"authorization": b"Bearer almost-secret"})
+    assert "almost-secret" not in caught.value.message
+
+
+def test_a_ring_keeps_its_keys_when_the_table_it_was_made_of_changes() -> None:
+    table = {hashlib.sha256(b"key").digest(): "team"}
+    ring = KeyRing(table)
+    table.clear()
+    assert ring.check({b"x-api-key": b"key"}) == "team"
+
+
+def test_no_keys_let_nobody_in() -> None:
+    with pytest.raises(Unauthorized):
+        KeyRing({}).check({b"x-api-key": b"key"})

@@ -1,0 +1,118 @@
+import hashlib
+from collections.abc import Sequence
+
+import pytest
+
+from gateway.api.auth import KeyRing
+from gateway.api.heads import check_head, find_endpoint, too_large
+from gateway.errors import BadRequest, BodyTooLarge, HeadersTooLarge, MethodNotAllowed, Unauthorized, UnsupportedMedia
+from gateway.proxy.endpoints import ENDPOINTS
+from gateway.proxy.forward import Call
+from gateway.telemetry.requests import RequestRecord
+
+CHAT = "/v1/chat/completions"
+LIMIT = 1000
+KEYS = KeyRing({hashlib.sha256(b"key").digest(): "team-a"})
+JSON = (b"content-type", b"application/json")
+
+
+def call_with(*headers: tuple[bytes, bytes]) -> Call:
+    return Call(ENDPOINTS[CHAT], list(headers), b"", "1.2.3.4", RequestRecord("id", CHAT, 0.0), dict(reversed(headers)))
+
+
+def check(*headers: tuple[bytes, bytes], method: bytes = b"POST", keys: KeyRing | None = None) -> Call:
+    call = call_with(*headers)
+    check_head(call, method, keys, LIMIT)
+    return call
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+@pytest.mark.parametrize(
+    "target", ["{}", "{}?", "{}?a=1&b=/x?y", "http://host{}", "HTTP://host:80{}?a=1", "http://[::1]:8000{}"]
+)
+def test_a_relayed_route_is_found_in_every_form_of_a_target(target: str, path: str) -> None:
+    assert find_endpoint(target.format(path).encode()) is ENDPOINTS[path]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        b"", b"*", b"?", b"/", b"/v1/models", b"/v1/none", b"/v1/chat", b"/v1/chat/completions/", b"//v1/chat/completions",
+        b"/V1/chat/completions", b"/v1/./chat/completions", b"/v1/chat/../chat/completions", b"v1/chat/completions",
+        b"/v1/chat%2Fcompletions", b"/v1/chat/completion%73", b"/v1/chat/completions%3Fa=1", b"/%", b"/x?/v1/chat/completions",
+        b"host:443", b"http://", b"http://host", b"http://host/v1/none", b"http://host?/v1/chat/completions",
+        b"http://host/v1/chat/completion%73", b"/v1/chat/completions\xff", b"\xff",
+    ],
+)  # fmt: skip
+def test_any_other_target_is_none(url: bytes) -> None:
+    assert find_endpoint(url) is None
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [JSON],
+        [(b"content-type", b"application/json; charset=utf-8")],
+        [(b"content-type", b"Application/JSON")],
+        [(b"content-type", b" application/json ;x")],
+        [(b"content-encoding", b"identity")],
+        [(b"content-encoding", b" Identity ")],
+        [(b"content-length", b"1000")],
+        [(b"x", b"1")] * 200,
+        [JSON, (b"content-type", b"text/plain")],  # of a header sent twice the first counts
+    ],
+)
+def test_a_sound_head_is_taken(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    assert check(*headers).caller is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "kind", "sentence"),
+    [
+        ([(b"x", b"1")] * 201, HeadersTooLarge, "more than 200 headers"),
+        ([(b"content-type", b"text/plain")], UnsupportedMedia, "'text/plain' is not supported"),
+        ([(b"content-type", b"application/x-www-form-urlencoded")], UnsupportedMedia, "application/json"),
+        ([(b"content-type", b"application/jsonl")], UnsupportedMedia, "application/json"),
+        ([(b"content-type", b"")], UnsupportedMedia, "application/json"),
+        ([(b"content-type", b"\xff")], UnsupportedMedia, "application/json"),
+        ([(b"content-encoding", b"gzip")], UnsupportedMedia, "Compressed"),
+        ([JSON, (b"content-encoding", b"identity, br")], UnsupportedMedia, "Compressed"),
+        ([(b"content-length", b"1001")], BodyTooLarge, "max_body_bytes"),
+    ],
+)
+def test_what_a_head_shows_to_be_wrong_is_refused(
+    headers: Sequence[tuple[bytes, bytes]], kind: type[BadRequest], sentence: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        check(*headers)
+    assert type(caught.value) is kind
+    assert sentence in caught.value.message
+
+
+@pytest.mark.parametrize("method", [b"GET", b"PUT", b"OPTIONS", b"HEAD"])
+def test_no_method_but_post_is_taken(method: bytes) -> None:
+    with pytest.raises(MethodNotAllowed, match=f"/v1/chat/completions takes POST, not {method.decode()}"):
+        check(method=method)
+
+
+def test_a_long_content_type_is_shown_in_part() -> None:
+    with pytest.raises(UnsupportedMedia) as caught:
+        check((b"content-type", b"y" * 5000))
+    assert caught.value.message.count("y" * 100) == 1
+    assert len(caught.value.message) < 250
+
+
+def test_a_known_key_names_the_caller() -> None:
+    assert check((b"x-api-key", b"key"), keys=KEYS).caller == "team-a"
+
+
+@pytest.mark.parametrize("headers", [[], [(b"x-api-key", b"no")], [(b"content-type", b"text/plain")]])
+def test_without_a_known_key_nothing_else_is_told(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    with pytest.raises(Unauthorized):
+        check(*headers, keys=KEYS)
+
+
+@pytest.mark.parametrize(("limit", "shown"), [(2**20, "1 MiB"), (100 * 2**20, "100 MiB"), (2**19, "0.5 MiB")])
+def test_the_limit_is_told_in_mebibytes(limit: int, shown: str) -> None:
+    assert f"larger than {shown}:" in too_large(limit).message
