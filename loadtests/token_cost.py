@@ -26,36 +26,27 @@ TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 DEMO = Path(__file__).parents[1] / "gateway" / "demo" / "shapes-v2"
 
 
-def _children(pid: int) -> list[int]:
-    found = []
+PARTS = ("gateway", "fork server", "vLLM server", "vLLM engine core")
+
+
+def _walk(pid: int, depth: int = 0) -> Iterator[tuple[int, int]]:
+    """A process and all below it, with their depth."""
+    yield pid, depth
     for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(OSError):
-            found += [int(child) for child in (task / "children").read_text().split()]
-    return [pid, *(inner for child in found for inner in _children(child))]
+            for child in (task / "children").read_text().split():
+                yield from _walk(int(child), depth + 1)
 
 
 def read_cpu_s(root: int) -> dict[str, float]:
-    """CPU seconds so far of the gateway and of what it started, by part."""
-    parts = {"gateway": 0.0, "vLLM server": 0.0, "vLLM engine core": 0.0, "other": 0.0}
-    for pid in _children(root):
-        try:
+    """CPU seconds so far, by part. Engines are forked here: gateway, fork server, vLLM's server, its engine core."""
+    seconds = dict.fromkeys(PARTS, 0.0)
+    for pid, depth in _walk(root):
+        with contextlib.suppress(OSError):
             stat = Path(f"/proc/{pid}/stat").read_text()
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue
-        name, rest = stat[stat.index("(") + 1 : stat.rindex(")")], stat[stat.rindex(")") + 2 :].split()
-        seconds = (int(rest[11]) + int(rest[12])) * TICK_S
-        if pid == root:
-            parts["gateway"] += seconds
-        elif "EngineCor" in name or "EngineCore" in command:
-            parts["vLLM engine core"] += seconds
-        elif "forkserver" in command and not any(
-            "EngineCor" in Path(f"/proc/{c}/comm").read_text() for c in _children(pid)[1:2]
-        ):
-            parts["other"] += seconds
-        else:
-            parts["vLLM server"] += seconds
-    return parts
+            fields = stat[stat.rindex(")") + 2 :].split()
+            seconds[PARTS[min(depth, 3)]] += (int(fields[11]) + int(fields[12])) * TICK_S
+    return seconds
 
 
 @contextlib.contextmanager
