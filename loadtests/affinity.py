@@ -140,9 +140,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=6)
     parser.add_argument("--at-once", type=int, default=4)
     given = parser.parse_args()
-    print(
-        "| policy | prompt tokens cached | prompt tokens by engine | first turn p50 | later turns p50 | p90 |"
-    )
+    print("| policy | prompt tokens cached | prompt tokens by engine | first turn p50 | later turns p50 | p90 |")
     print("|---|---|---|---|---|---|")
     for policy in given.policies:
         with tempfile.TemporaryDirectory(prefix="gw") as name, serving(given.checkpoint, policy, Path(name)):
