@@ -117,7 +117,7 @@ class LaneProtocol(HttpToolsProtocol):
             self._is_whole = False
             self._forward()
         elif not self._has_head and self._head_bytes > _MAX_HEAD_BYTES:
-            self._refuse_head(HeadersTooLarge(f"The request's headers are longer than {_MAX_HEAD_BYTES // 1024} KiB."))
+            self._refuse_head(_head_too_large())
 
     def _parse(self, data: bytes) -> None:
         try:
@@ -256,6 +256,11 @@ class LaneProtocol(HttpToolsProtocol):
         record = RequestRecord(request_id(by_name.get(b"x-request-id")), endpoint.path, time.monotonic())
         self._call = Call(endpoint, self.headers, b"", client_ip, record, by_name)
         try:
+            if (
+                self._head_bytes > _MAX_HEAD_BYTES
+                and sum(len(name) + len(value) for name, value in self.headers) > _MAX_HEAD_BYTES
+            ):
+                raise _head_too_large()  # it came in one read with the body
             check_head(self._call, self.parser.get_method(), self._lane.keys, self._lane.max_body_bytes)
         except GatewayError as error:
             self.refuse(error)
@@ -391,3 +396,7 @@ class LaneProtocol(HttpToolsProtocol):
 
     def _wait(self, limit_s: float) -> None:
         self.due_s = self.loop.time() + limit_s
+
+
+def _head_too_large() -> HeadersTooLarge:
+    return HeadersTooLarge(f"The request's headers are longer than {_MAX_HEAD_BYTES // 1024} KiB.")

@@ -491,6 +491,13 @@ async def test_an_endless_head_is_refused(start: bytes) -> None:
     assert len(client.transport.sent) < 1000
 
 
+async def test_a_huge_head_is_refused_even_if_it_comes_in_one_read() -> None:
+    client = Connection()
+    client.feed(post(b"{}", "x-long: " + "a" * 70_000))
+    assert client.error()["status"] == 431
+    assert client.forwarder.passages == []
+
+
 async def test_a_body_longer_than_its_length_is_not_read_as_a_request() -> None:
     for pieces in (
         (post(b'{"a": 1}', length=2),),
