@@ -32,7 +32,7 @@ from gateway.traffic.routes import ModelRoute, RouteBoard, Routes, VersionRoute
 from gateway.traffic.split import Split
 
 PATIENCE_S = 8.0
-AT_ONCE = 24
+AT_ONCE = 100
 CANARY = re.compile(rb"canary-\d+-")
 NOISE = (
     b"\r\n",
@@ -127,14 +127,14 @@ class Fuzzer:
                     if self.rng.random() < 0.3 and writer.can_write_eof():
                         writer.write_eof()
                     leaves_early = self.rng.random() < 0.2
-                    while piece := await asyncio.wait_for(reader.read(65536), 0.05 if leaves_early else 3.5):
+                    while piece := await asyncio.wait_for(reader.read(65536), 0.05 if leaves_early else 3.0):
                         got += piece
                 finally:
                     writer.close()
             self.seen["closed"] += 1
         except TimeoutError:
             self.seen["left" if got else "silent"] += 1
-        except ConnectionError:
+        except (OSError, RuntimeError):  # uvloop says RuntimeError where a connection has just gone
             self.seen["reset"] += 1
         for status in re.findall(rb"HTTP/1\.[01] (\d{3})", got)[:1]:
             self.seen[status.decode()] += 1
@@ -231,6 +231,9 @@ async def run(minutes: float, seed: int, folder: Path) -> int:
         if time.monotonic() - told > 20:
             told = time.monotonic()
             print(f"{number} connections, {_resident_mib():.0f} MiB, {dict(fuzzer.seen)}", flush=True)
+    for asker in askers:
+        if (error := asker.exception()) is not None:
+            fuzzer.faults.append(f"the fuzzer itself failed: {error!r}")
     await asyncio.sleep(4)
     grown = _resident_mib() - at_start if at_start else 0.0
     if fuzzer.forwarder.running_count:
