@@ -44,11 +44,14 @@ from gateway.traffic.routes import RouteBoard
 logger = logging.getLogger(__name__)
 
 _STREAM_END_S = 1.0
+_FLUSH_S = 4.0
 _COLLECT_EVERY = 20_000  # objects; requests leave no circles behind, so there is little to find
 
 
 class _Server(uvicorn.Server):
     """A uvicorn server that leaves signals to us: new requests get an answer while running ones are drained."""
+
+    serving: "asyncio.Task[None]"
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -129,6 +132,7 @@ async def _serve(settings: Settings, on_up: Callable[[Gateway], Coroutine[Any, A
         for server in (public, admin):
             server.should_exit = True
         await control.close()
+        await asyncio.wait([server.serving for server in (public, admin)], timeout=_FLUSH_S)  # answers leave in full
         await tasks.close()
         if log is not None:
             log.flush()
@@ -195,7 +199,7 @@ async def _listen(app: Any, host: str, port: int, tasks: TaskSet, protocol: Any 
         access_log=False, server_header=False, timeout_graceful_shutdown=2, timeout_keep_alive=75, backlog=2048,
     )  # fmt: skip
     server = _Server(config)
-    serving = tasks.start(_serve_forever(server), f"serve {host}:{port}")
+    server.serving = serving = tasks.start(_serve_forever(server), f"serve {host}:{port}")
     while not server.started:
         if serving.done():
             logger.error("nothing can listen on %s:%d: is another program using the port?", host, port)

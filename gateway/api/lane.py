@@ -125,6 +125,8 @@ class LaneProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             if self._is_answering:  # what came behind the request under way will not be read
                 self._is_deaf = True
+                if self.cycle is not None:
+                    self.cycle.keep_alive = False
             elif self._has_head and self._call is None:  # answered already: this was the rest of its body
                 self._is_lasting = False
                 self._rest()

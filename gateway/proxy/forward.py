@@ -69,7 +69,7 @@ class Forwarder:
         self._board = board
         self._upstream = upstream
         self.running: Counter[str] = Counter()
-        self._turn = 0
+        self._turns: Counter[tuple[str, str]] = Counter()
 
     @property
     def running_count(self) -> int:
@@ -100,7 +100,7 @@ class Forwarder:
         passage = Passage(
             call, client, renaming, hides_usage=hides_usage, running=self.running, address=replica.address
         )
-        head = write_head(call.endpoint.path, headers, sum(map(len, body)))
+        head = write_head(replica.address, call.endpoint.path, headers, sum(map(len, body)))
         passage.start(self._upstream, head, body)
         return passage
 
@@ -140,9 +140,10 @@ class Forwarder:
             name = f"{target.model.name}:{target.version.name}"
             message = f"No engine is ready for {name} ({target.version.state}): try again shortly."
             raise NoReplica(message, retry_after_s=5)
-        self._turn += 1
+        of = (target.model.name, version.name)
+        self._turns[of] = turn = self._turns[of] + 1
         prefix = read_beginning(fields) if version.routing == "prefix_affinity" else b""
-        facts = Facts(luck=random.random(), turn=self._turn, session=sticky_key, prefix=prefix)  # noqa: S311 - a lot
+        facts = Facts(luck=random.random(), turn=turn, session=sticky_key, prefix=prefix)  # noqa: S311 - a lot
         return POLICIES[version.routing](version.replicas, self.running, facts)
 
 

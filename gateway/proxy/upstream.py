@@ -73,6 +73,8 @@ class Upstream:
         idle = self._idle.get(address)
         if idle is None:
             idle = self._idle[address] = deque()
+        while idle and idle[0].idle_since_s < self.now_s() - _MAX_IDLE_S:
+            idle.popleft().close()
         if can_be_reused and connection.is_open and connection.is_written_out and len(idle) < _MAX_IDLE_CONNECTIONS:
             connection.idle_since_s = self.now_s()
             idle.append(connection)
@@ -102,7 +104,7 @@ class Upstream:
                     _, connection = await self._loop.create_connection(
                         self._new_connection, parts.hostname or "", parts.port or 80
                     )
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError, ValueError):  # ValueError: a name that cannot be looked up
             message = "The engine that serves this model cannot be reached right now: try again shortly."
             exchange.fail(NoReplica(message, retry_after_s=1))
             return
@@ -140,9 +142,10 @@ def _draining() -> Draining:
     return Draining("This gateway is shutting down: send the request to another one.", retry_after_s=5)
 
 
-def write_head(path: str, headers: Headers, body_length: int) -> bytes:
-    """The head of a POST, with its blank line."""
-    parts = [b"POST %b HTTP/1.1\r\nhost: engine\r\ncontent-length: %d\r\n" % (path.encode(), body_length)]
+def write_head(address: str, path: str, headers: Headers, body_length: int) -> bytes:
+    """The head of a POST to the engine at `address`, with its blank line."""
+    host = "engine" if address.startswith("unix:") else address.removeprefix("http://").rstrip("/")
+    parts = [f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {body_length}\r\n".encode()]
     for name, value in headers:
         parts += (name, b": ", value, b"\r\n")
     parts.append(b"\r\n")

@@ -26,4 +26,4 @@ def choose_for_key(replicas: Sequence[Replica], running: Mapping[str, int], key:
 
 
 def _score(replica: Replica, key: bytes) -> bytes:
-    return hashlib.blake2b(replica.address.encode(), digest_size=8, key=key[:64]).digest()
+    return hashlib.blake2b(key + b"\0" + replica.address.encode(), digest_size=8).digest()
