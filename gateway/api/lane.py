@@ -31,6 +31,7 @@ from gateway.telemetry.requests import RequestLedger, RequestRecord
 logger = logging.getLogger(__name__)
 
 _MAX_HEAD_BYTES = 64 * 1024
+_JOINED_BYTES = 64 * 1024  # below it one write is cheaper than a copy saved
 _NEVER_S = float("inf")
 # How long a client may take for each part of its work, and how long a connection without a request is kept.
 _HEAD_TIMEOUT_S = 30.0
@@ -164,11 +165,15 @@ class LaneProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         if self._passage is not None:
             self._passage.pause()
+        elif not self._is_answering:  # refusals too would gather for a client that takes nothing
+            self.flow.pause_reading()
         super().pause_writing()
 
     def resume_writing(self) -> None:
         if self._passage is not None:
             self._passage.resume()
+        elif not self._is_answering:
+            self.flow.resume_reading()
         super().resume_writing()
 
     # What httptools calls. What it raises there would pass for a client's mistake: nothing is forwarded from in here.
@@ -338,7 +343,7 @@ class LaneProtocol(HttpToolsProtocol):
         return b"".join(parts)
 
     def _write(self, head: bytes, body: bytes) -> None:
-        if len(body) < _MAX_HEAD_BYTES:
+        if len(body) < _JOINED_BYTES:
             self.transport.write(head + body)
         else:
             self.transport.writelines((head, body))
@@ -364,6 +369,8 @@ class LaneProtocol(HttpToolsProtocol):
             self._wait(_LEFTOVER_TIMEOUT_S)
         else:
             self._wait(_IDLE_TIMEOUT_S)
+            if self.flow.write_paused:
+                self.flow.pause_reading()
 
     # Endings that the client has not asked for.
 

@@ -18,7 +18,8 @@ _FLUSH_AT_LINES = 500
 class RequestLog:
     """Lines to a file, or to stderr without a path. They are written a fifth of a second later at most.
 
-    Raises OSError for a file that cannot be opened. A disk that fails or fills up later loses lines, never requests.
+    Raises OSError for a file that cannot be opened. A disk that fails or fills up later loses lines, never requests;
+    a stderr that nobody reads holds everything up, so where that can be, give a path.
     """
 
     def __init__(self, path: Path | None) -> None:

@@ -43,7 +43,7 @@ class RequestCounter(Protocol):
 
 
 class RequestLedger:
-    """Tells of every request that has ended, once."""
+    """Tells of every relayed request that has ended, once."""
 
     def __init__(self, log: RequestWriter | None, counter: RequestCounter) -> None:
         self._log = log

@@ -491,6 +491,21 @@ async def test_an_endless_head_is_refused(start: bytes) -> None:
     assert len(client.transport.sent) < 1000
 
 
+async def test_a_client_that_takes_no_answer_is_read_no_further() -> None:
+    client = Connection()
+    client.feed(post())
+    client.protocol.pause_writing()
+    assert client.transport.is_reading_now  # a hang-up must still be noticed
+    client.answer()
+    assert not client.transport.is_reading_now
+    client.protocol.resume_writing()
+    assert client.transport.is_reading_now
+    client.feed(post())
+    client.answer()
+    client.protocol.pause_writing()
+    assert not client.transport.is_reading_now
+
+
 async def test_a_huge_head_is_refused_even_if_it_comes_in_one_read() -> None:
     client = Connection()
     client.feed(post(b"{}", "x-long: " + "a" * 70_000))
