@@ -9,14 +9,13 @@ import msgspec
 
 from gateway.errors import BadRequest
 from gateway.proxy.endpoints import Endpoint
-from gateway.proxy.exchange import Piece
+from gateway.proxy.pieces import LARGE_BYTES, Piece
 from gateway.traffic.routes import VersionRoute
 
 Fields = dict[str, msgspec.Raw]
 
 _decoder = msgspec.json.Decoder(Fields)
 _text_decoder = msgspec.json.Decoder(str)
-_LARGE_BYTES = 64 * 1024
 _TRUE, _FALSE, _NULL = b"true", b"false", b"null"
 
 
@@ -85,12 +84,12 @@ def rewrite(fields: Fields, version: VersionRoute, endpoint: Endpoint, engine_na
         _apply_system_prompt(fields, endpoint.system_field, version.system_prompt)
     if endpoint.can_report_usage and is_streaming(fields):
         _ask_for_usage(fields)
-    return _join(fields) if size > _LARGE_BYTES else [msgspec.json.encode(fields)]
+    return _join(fields) if size > LARGE_BYTES else [msgspec.json.encode(fields)]
 
 
 def _join(fields: Fields) -> list[Piece]:
     """The fields as a JSON object, large values in pieces of their own: views into the client's body, not copies."""
-    large = [(name, view) for name, raw in fields.items() if len(view := memoryview(raw)) > _LARGE_BYTES]
+    large = [(name, view) for name, raw in fields.items() if len(view := memoryview(raw)) > LARGE_BYTES]
     if not large:
         return [msgspec.json.encode(fields)]
     for name, _ in large:

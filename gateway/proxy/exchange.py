@@ -12,16 +12,13 @@ from typing import Protocol, cast
 import httptools
 
 from gateway.errors import GatewayError, Headers, OperatorFault, UpstreamFailed
+from gateway.proxy.pieces import Piece, write_pieces
 
 logger = logging.getLogger(__name__)
 
 _MAX_HEAD_BYTES = 64 * 1024
 _MAX_HEADERS = 200
-_JOINED_BYTES = 64 * 1024  # below it one write is cheaper than a copy saved
 _STALE_WITHIN_S = 0.5  # lost later, it was lost at work: the request must not be sent again
-
-Piece = bytes | memoryview
-"""A part of a request body; the parts are sent one after the other without being joined."""
 
 LOST = "The engine closed the connection before its answer had ended."
 
@@ -196,10 +193,7 @@ class Connection(asyncio.Protocol):
             raise RuntimeError("only open connections are used")
         self.exchange = exchange
         self._prepare()
-        if sum(map(len, body)) < _JOINED_BYTES:
-            self.transport.write(b"".join((head, *body)))
-        else:
-            self.transport.writelines([head, *body])
+        write_pieces(self.transport, (head, *body))
 
     def close(self) -> None:
         """Close at once; the engine aborts the request within tens of milliseconds."""

@@ -13,7 +13,8 @@ from gateway.proxy import body as request_body
 from gateway.proxy import headers as header_rules
 from gateway.proxy.beginning import read_beginning
 from gateway.proxy.endpoints import Endpoint
-from gateway.proxy.exchange import Exchange, Piece
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.pieces import Piece
 from gateway.proxy.sse import EventStream, Renaming, Usage, error_event, read_usage
 from gateway.proxy.upstream import Upstream, write_head
 from gateway.routing.facts import Facts
@@ -215,7 +216,6 @@ class Passage:
         for name, value in headers:
             if name == b"content-type" and value.startswith(b"text/event-stream"):
                 self._events = EventStream(self._call.endpoint, hides_usage=self._hides_usage, renaming=self._renaming)
-                self._call.record.is_stream = True
                 self._client.begin(status, self._client_headers())
                 return
 

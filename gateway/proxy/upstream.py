@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from gateway.errors import Draining, Headers, NoReplica, UpstreamFailed, UpstreamTimeout
-from gateway.proxy.exchange import LOST, Connection, Exchange, Piece, Reader
+from gateway.proxy.exchange import LOST, Connection, Exchange, Reader
+from gateway.proxy.pieces import Piece
 from gateway.tasks import TaskSet
 
 _MAX_IDLE_S = 4.0  # the engine's own server closes idle connections after 5 s
@@ -73,10 +74,11 @@ class Upstream:
         idle = self._idle.get(address)
         if idle is None:
             idle = self._idle[address] = deque()
-        while idle and idle[0].idle_since_s < self.now_s() - _MAX_IDLE_S:
+        now_s = self.now_s()
+        while idle and idle[0].idle_since_s < now_s - _MAX_IDLE_S:
             idle.popleft().close()
         if can_be_reused and connection.is_open and connection.is_written_out and len(idle) < _MAX_IDLE_CONNECTIONS:
-            connection.idle_since_s = self.now_s()
+            connection.idle_since_s = now_s
             idle.append(connection)
         else:
             connection.close()

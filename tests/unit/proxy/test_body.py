@@ -10,11 +10,11 @@ from gateway.errors import BadRequest
 from gateway.proxy import body as module
 from gateway.proxy.body import is_streaming, parse_fields, read_text, rewrite, wants_usage
 from gateway.proxy.endpoints import ENDPOINTS
-from gateway.proxy.exchange import Piece
+from gateway.proxy.pieces import Piece
 from gateway.traffic.routes import VersionRoute
 
 CHAT = ENDPOINTS["/v1/chat/completions"]
-LARGE = module._LARGE_BYTES
+LARGE = module.LARGE_BYTES
 
 
 def version(defaults: dict[str, object] | None = None, system_prompt: str | None = None) -> VersionRoute:
@@ -83,7 +83,7 @@ VALUES: list[Any] = [1, None, True, 0.5, "", 'a"b\\ü\n', [1, {"x": []}], {"k": 
 def test_the_joined_pieces_are_the_same_json(body: dict[str, Any], large_bytes: int, is_ascii: bool) -> None:
     data = json.dumps(body, ensure_ascii=is_ascii).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_LARGE_BYTES", large_bytes)
+        patch.setattr(module, "LARGE_BYTES", large_bytes)
         joined = b"".join(pieces_of(data, path="/v1/embeddings"))
     assert json.loads(joined) == {**body, "model": "engine/shapes"}
 

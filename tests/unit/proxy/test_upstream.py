@@ -7,7 +7,7 @@ import pytest
 from gateway.errors import Draining, NoReplica, UpstreamFailed, UpstreamTimeout
 from gateway.proxy import exchange as exchange_module
 from gateway.proxy import upstream as module
-from gateway.proxy.exchange import Piece
+from gateway.proxy.pieces import Piece
 from gateway.proxy.upstream import Upstream, write_head
 from tests.support.exchanges import OK, STREAM, Played, ask, client, engine_and_client, hung_up, over, read, step, until
 from tests.support.recorders import RecordingReader
