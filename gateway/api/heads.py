@@ -8,6 +8,7 @@ from gateway.proxy.endpoints import ENDPOINTS, Endpoint
 from gateway.proxy.forward import Call
 
 _ENDPOINTS = {path.encode(): endpoint for path, endpoint in ENDPOINTS.items()}
+MAX_HEAD_BYTES = 64 * 1024
 _MAX_HEADERS = 200
 
 
@@ -25,8 +26,13 @@ def find_endpoint(url: bytes) -> Endpoint | None:
     return _ENDPOINTS.get(path)
 
 
-def check_head(call: Call, method: bytes, keys: KeyRing | None, max_body_bytes: int) -> None:
-    """Refuse what the head already shows to be wrong, and note who calls. Raises BadRequest, of the kind that fits."""
+def check_head(call: Call, method: bytes, keys: KeyRing | None, max_body_bytes: int, received_bytes: int) -> None:
+    """Refuse what the head already shows to be wrong, and note who calls. Raises BadRequest, of the kind that fits.
+
+    `received_bytes` came with the head, perhaps with some of the body: only when they are many the head is measured.
+    """
+    if received_bytes > MAX_HEAD_BYTES and sum(len(name) + len(value) for name, value in call.headers) > MAX_HEAD_BYTES:
+        raise head_too_large()
     if len(call.headers) > _MAX_HEADERS:
         raise HeadersTooLarge(f"The request has more than {_MAX_HEADERS} headers.")
     if method != b"POST":
@@ -41,6 +47,11 @@ def check_head(call: Call, method: bytes, keys: KeyRing | None, max_body_bytes: 
         raise UnsupportedMedia("Compressed request bodies are not supported: send the JSON as it is.")
     if int(call.by_name.get(b"content-length", b"0")) > max_body_bytes:
         raise too_large(max_body_bytes)
+
+
+def head_too_large() -> HeadersTooLarge:
+    """The refusal of a head over the limit."""
+    return HeadersTooLarge(f"The request's headers are longer than {MAX_HEAD_BYTES // 1024} KiB.")
 
 
 def too_large(max_body_bytes: int) -> BodyTooLarge:

@@ -13,32 +13,30 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.api.auth import KeyRing
-from gateway.api.heads import check_head, find_endpoint, too_large
+from gateway.api.deadlines import Deadlines
+from gateway.api.heads import MAX_HEAD_BYTES, check_head, find_endpoint, head_too_large, too_large
 from gateway.errors import (
     BadRequest,
     BodyTooSlow,
     GatewayError,
     Headers,
-    HeadersTooLarge,
     OperatorFault,
     render,
 )
 from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.forward import Call, Forwarder, Passage, placement_headers
 from gateway.proxy.headers import request_id
+from gateway.proxy.pieces import write_pieces
 from gateway.telemetry.requests import RequestLedger, RequestRecord
 
 logger = logging.getLogger(__name__)
 
-_MAX_HEAD_BYTES = 64 * 1024
-_JOINED_BYTES = 64 * 1024  # below it one write is cheaper than a copy saved
 _NEVER_S = float("inf")
 # How long a client may take for each part of its work, and how long a connection without a request is kept.
 _HEAD_TIMEOUT_S = 30.0
 _BODY_TIMEOUT_S = 300.0
 _IDLE_TIMEOUT_S = 75.0
 _LEFTOVER_TIMEOUT_S = 10.0  # for what is left of a body that was refused, and of an answer the client is slow to take
-_SWEEP_S = 1.0
 
 
 class Lane:
@@ -51,26 +49,7 @@ class Lane:
         self.ledger = ledger
         self.keys = keys
         self.max_body_bytes = max_body_bytes
-        self.loop = asyncio.get_running_loop()
-        self._connections: set[LaneProtocol] = set()
-        self._sweeper: asyncio.TimerHandle | None = None
-
-    def open(self, connection: "LaneProtocol") -> None:
-        """Watch over a connection: one timer for all of them."""
-        self._connections.add(connection)
-        if self._sweeper is None:
-            self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep)
-
-    def close(self, connection: "LaneProtocol") -> None:
-        """The connection is gone."""
-        self._connections.discard(connection)
-
-    def _sweep(self) -> None:
-        self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep) if self._connections else None
-        now_s = self.loop.time()
-        for connection in list(self._connections):
-            if connection.due_s < now_s:
-                connection.give_up()
+        self.deadlines = Deadlines()
 
 
 class LaneProtocol(HttpToolsProtocol):
@@ -101,7 +80,7 @@ class LaneProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._lane.open(self)
+        self._lane.deadlines.watch(self)
         self._wait(_IDLE_TIMEOUT_S)
 
     def data_received(self, data: bytes) -> None:
@@ -117,8 +96,8 @@ class LaneProtocol(HttpToolsProtocol):
         if self._is_whole:
             self._is_whole = False
             self._forward()
-        elif not self._has_head and self._head_bytes > _MAX_HEAD_BYTES:
-            self._refuse_head(_head_too_large())
+        elif not self._has_head and self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse_head(head_too_large())
 
     def _parse(self, data: bytes) -> None:
         try:
@@ -151,7 +130,7 @@ class LaneProtocol(HttpToolsProtocol):
         self._parse(b"".join((first, *lines, b"\r\n", rest)))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lane.close(self)
+        self._lane.deadlines.forget(self)
         passage, call = self._passage, self._call
         self._passage = self._call = None
         if passage is not None:
@@ -263,12 +242,8 @@ class LaneProtocol(HttpToolsProtocol):
         record = RequestRecord(request_id(by_name.get(b"x-request-id")), endpoint.path, time.monotonic())
         self._call = Call(endpoint, self.headers, b"", client_ip, record, by_name)
         try:
-            if (
-                self._head_bytes > _MAX_HEAD_BYTES
-                and sum(len(name) + len(value) for name, value in self.headers) > _MAX_HEAD_BYTES
-            ):
-                raise _head_too_large()  # it came in one read with the body
-            check_head(self._call, self.parser.get_method(), self._lane.keys, self._lane.max_body_bytes)
+            lane = self._lane
+            check_head(self._call, self.parser.get_method(), lane.keys, lane.max_body_bytes, self._head_bytes)
         except GatewayError as error:
             self.refuse(error)
             return
@@ -298,7 +273,7 @@ class LaneProtocol(HttpToolsProtocol):
     def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer, in one write."""
         headers.append((b"content-length", b"%d" % len(body)))
-        self._write(self._head(status, headers), body)
+        write_pieces(self.transport, (self._head(status, headers), body))
         self._finish(status)
 
     def refuse(self, error: GatewayError) -> None:
@@ -310,7 +285,7 @@ class LaneProtocol(HttpToolsProtocol):
         is_in = self._is_whole or not self._has_head
         if not is_in:  # what is left of the request is read and dropped, so that the client sees this answer
             self._is_lasting = False
-        self._write(self._head(status, headers), body)
+        write_pieces(self.transport, (self._head(status, headers), body))
         self._finish(status)
 
     def begin(self, status: int, headers: Headers) -> None:
@@ -341,12 +316,6 @@ class LaneProtocol(HttpToolsProtocol):
             parts += (name, b": ", value, b"\r\n")
         parts.append(b"\r\n" if self._is_lasting and not self._is_deaf else b"connection: close\r\n\r\n")
         return b"".join(parts)
-
-    def _write(self, head: bytes, body: bytes) -> None:
-        if len(body) < _JOINED_BYTES:
-            self.transport.write(head + body)
-        else:
-            self.transport.writelines((head, body))
 
     def _finish(self, status: int) -> None:
         """The answer is written: settle the account, and wait for the next request or for the rest of this one."""
@@ -405,7 +374,3 @@ class LaneProtocol(HttpToolsProtocol):
 
     def _wait(self, limit_s: float) -> None:
         self.due_s = self.loop.time() + limit_s
-
-
-def _head_too_large() -> HeadersTooLarge:
-    return HeadersTooLarge(f"The request's headers are longer than {_MAX_HEAD_BYTES // 1024} KiB.")

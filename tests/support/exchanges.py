@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from gateway.proxy.exchange import Exchange, Piece
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.pieces import Piece
 from gateway.proxy.upstream import Upstream, write_head
 from tests.support.fake_transport import FakeTransport
 from tests.support.recorders import RecordingReader

@@ -20,9 +20,11 @@ def call_with(*headers: tuple[bytes, bytes]) -> Call:
     return Call(ENDPOINTS[CHAT], list(headers), b"", "1.2.3.4", RequestRecord("id", CHAT, 0.0), dict(reversed(headers)))
 
 
-def check(*headers: tuple[bytes, bytes], method: bytes = b"POST", keys: KeyRing | None = None) -> Call:
+def check(
+    *headers: tuple[bytes, bytes], method: bytes = b"POST", keys: KeyRing | None = None, received_bytes: int = 500
+) -> Call:
     call = call_with(*headers)
-    check_head(call, method, keys, LIMIT)
+    check_head(call, method, keys, LIMIT, received_bytes)
     return call
 
 
@@ -116,3 +118,9 @@ def test_without_a_known_key_nothing_else_is_told(headers: Sequence[tuple[bytes,
 @pytest.mark.parametrize(("limit", "shown"), [(2**20, "1 MiB"), (100 * 2**20, "100 MiB"), (2**19, "0.5 MiB")])
 def test_the_limit_is_told_in_mebibytes(limit: int, shown: str) -> None:
     assert f"larger than {shown}:" in too_large(limit).message
+
+
+def test_a_long_head_is_refused_and_a_long_body_behind_a_short_one_is_not() -> None:
+    with pytest.raises(HeadersTooLarge, match="64 KiB"):
+        check((b"x-long", b"a" * 70_000), received_bytes=70_100)
+    assert check((b"x-short", b"a"), received_bytes=70_100).caller is None
