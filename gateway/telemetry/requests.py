@@ -21,7 +21,6 @@ class RequestRecord:
     replica: str = ""
     status: int = 0
     outcome: str = "error"
-    is_stream: bool = False
     first_byte_s: float | None = None
     tokens_in: int | None = None
     tokens_out: int | None = None

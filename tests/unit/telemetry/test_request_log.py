@@ -11,7 +11,7 @@ import pytest
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.requests import RequestRecord
 
-DONE = RequestRecord("id1", "/v1/x", 10.0, "shapes", "v1", "v1-0", 200, "done", False, 0.0105, 7, 3)
+DONE = RequestRecord("id1", "/v1/x", 10.0, "shapes", "v1", "v1-0", 200, "done", 0.0105, 7, 3)
 CLOCK = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}"
 
 
