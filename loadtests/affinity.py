@@ -8,25 +8,21 @@ vLLM's own counters the share of prompt tokens found in the prefix cache, and th
 import argparse
 import asyncio
 import base64
-import contextlib
 import json
 import random
 import re
-import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import yaml
+
+from loadtests.serving import serving
 
 DEMO = Path(__file__).parents[1] / "gateway" / "demo"
 PORT = 18490
-WORDS = (
+WORDS = [
     "is",
     "the",
     "red",
@@ -42,36 +38,7 @@ WORDS = (
     "many",
     "shapes",
     "where",
-)
-
-
-@contextlib.contextmanager
-def serving(checkpoint: Path, policy: str, folder: Path) -> Iterator[None]:
-    """A gateway with two ready engines under a policy."""
-    version = {"name": "v1", "checkpoint": str(checkpoint), "replicas": 2, "routing": policy}
-    settings = {
-        "server": {"host": "127.0.0.1", "port": PORT, "access_log_path": str(folder / "requests.log")},
-        "admin": {"port": PORT + 1},
-        "engines": {"runtime_dir": str(folder)},
-        "models": [{"name": "m", "versions": [version]}],
-    }
-    (folder / "gateway.yaml").write_text(yaml.safe_dump(settings))
-    command = [sys.executable, "-m", "gateway", "serve", "--config", str(folder / "gateway.yaml")]
-    with (folder / "gateway.log").open("w") as log:
-        process = subprocess.Popen(command, stderr=log)
-    try:
-        for _ in range(600):
-            if process.poll() is not None:
-                raise SystemExit((folder / "gateway.log").read_text()[-2000:])
-            with contextlib.suppress(httpx.HTTPError):
-                models = httpx.get(f"http://127.0.0.1:{PORT + 1}/admin/v1/models").json()["models"]
-                if all(engine["state"] == "ready" for engine in models[0]["versions"][0]["engines"]):
-                    break
-            time.sleep(0.2)
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+]
 
 
 def read_cache(folder: Path) -> list[tuple[float, float]]:
@@ -143,7 +110,8 @@ def main() -> None:
     print("| policy | prompt tokens cached | prompt tokens by engine | first turn p50 | later turns p50 | p90 |")
     print("|---|---|---|---|---|---|")
     for policy in given.policies:
-        with tempfile.TemporaryDirectory(prefix="gw") as name, serving(given.checkpoint, policy, Path(name)):
+        version = {"checkpoint": str(given.checkpoint), "replicas": 2, "routing": policy}
+        with tempfile.TemporaryDirectory(prefix="gw") as name, serving(version, PORT, Path(name)):
             before = read_cache(Path(name))
             waits = asyncio.run(hold_chats(given.chats, given.turns, given.at_once))
             after = read_cache(Path(name))

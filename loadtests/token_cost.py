@@ -11,16 +11,14 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import yaml
+
+from loadtests.serving import serving
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 DEMO = Path(__file__).parents[1] / "gateway" / "demo" / "shapes-v2"
@@ -47,34 +45,6 @@ def read_cpu_s(root: int) -> dict[str, float]:
             fields = stat[stat.rindex(")") + 2 :].split()
             seconds[PARTS[min(depth, 3)]] += (int(fields[11]) + int(fields[12])) * TICK_S
     return seconds
-
-
-@contextlib.contextmanager
-def serving(checkpoint: Path, interval: int, port: int, folder: Path) -> Iterator[int]:
-    """A gateway with one engine, ready; gives its pid."""
-    version = {"name": "v1", "checkpoint": str(checkpoint), "engine_args": {"stream-interval": interval}}
-    settings = {
-        "server": {"host": "127.0.0.1", "port": port, "access_log_path": str(folder / "requests.log")},
-        "admin": {"port": port + 1},
-        "models": [{"name": "m", "versions": [version]}],
-    }
-    (folder / "gateway.yaml").write_text(yaml.safe_dump(settings))
-    command = [sys.executable, "-m", "gateway", "serve", "--config", str(folder / "gateway.yaml")]
-    with (folder / "gateway.log").open("w") as log:
-        process = subprocess.Popen(command, stderr=log)
-    try:
-        for _ in range(600):
-            if process.poll() is not None:
-                raise SystemExit((folder / "gateway.log").read_text()[-2000:])
-            with contextlib.suppress(httpx.HTTPError):
-                models = httpx.get(f"http://127.0.0.1:{port + 1}/admin/v1/models").json()["models"]
-                if models[0]["versions"][0]["engines"][0]["state"] == "ready":
-                    break
-            time.sleep(0.2)
-        yield process.pid
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
 
 
 async def run_streams(port: int, streams: int, tokens: int) -> tuple[int, float]:
@@ -111,7 +81,8 @@ def main() -> None:
     given = parser.parse_args()
     rows = []
     for interval in given.intervals:
-        with tempfile.TemporaryDirectory() as name, serving(given.checkpoint, interval, given.port, Path(name)) as pid:
+        version = {"checkpoint": str(given.checkpoint), "engine_args": {"stream-interval": interval}}
+        with tempfile.TemporaryDirectory() as name, serving(version, given.port, Path(name)) as pid:
             asyncio.run(run_streams(given.port, 4, 50))
             for streams in given.streams:
                 before = read_cpu_s(pid)
