@@ -27,7 +27,7 @@ from gateway.api.lane import Lane, LaneProtocol
 from gateway.fleet.replica import Replica
 from gateway.proxy.forward import Forwarder
 from gateway.proxy.upstream import Upstream
-from gateway.telemetry.metrics import RelayMetrics
+from gateway.telemetry.metrics import RelayCounts
 from gateway.telemetry.requests import RequestLedger
 from gateway.traffic.routes import ModelRoute, RouteBoard, Routes, VersionRoute
 from gateway.traffic.split import Split
@@ -71,8 +71,7 @@ class Fuzzer:
         model = ModelRoute("m", {"v1": version}, Split.from_weights("m", {"v1": 1.0}), ("header:x-session-id",))
         self.upstream = Upstream(first_byte_timeout_s=2.0, idle_timeout_s=2.0)
         self.forwarder = Forwarder(RouteBoard(Routes({"m": model})), self.upstream)
-        metrics = RelayMetrics(lambda: self.forwarder.running)
-        self.lane = Lane(self.forwarder, RequestLedger(None, metrics), None, max_body_bytes=200_000)
+        self.lane = Lane(self.forwarder, RequestLedger(None, RelayCounts()), None, max_body_bytes=200_000)
 
     # The engine.
 

@@ -1,6 +1,7 @@
 """The admin port: what is served and in which state."""
 
 import hmac
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
@@ -8,11 +9,11 @@ from fastapi import Depends, FastAPI, Request, Response
 from gateway.api.failures import add_error_answers
 from gateway.control.control import Control
 from gateway.errors import Unauthorized
-from gateway.telemetry.metrics import CONTENT_TYPE, RelayMetrics
+from gateway.telemetry.metrics import CONTENT_TYPE
 
 
-def build_admin_app(control: Control, metrics: RelayMetrics, key: str | None) -> FastAPI:
-    """The admin app; with a `key`, every call needs it as a bearer token."""
+def build_admin_app(control: Control, read_metrics: Callable[[], Awaitable[bytes]], key: str | None) -> FastAPI:
+    """The admin app; with a `key`, every call needs it as a bearer token. `read_metrics` gives Prometheus' text."""
 
     async def check_key(request: Request) -> None:
         if key is None:
@@ -33,7 +34,7 @@ def build_admin_app(control: Control, metrics: RelayMetrics, key: str | None) ->
 
     @app.get("/metrics")
     async def show_metrics() -> Response:
-        """What the relay has done, for Prometheus."""
-        return Response(metrics.render(), media_type=CONTENT_TYPE)
+        """What the relays have done, for Prometheus."""
+        return Response(await read_metrics(), media_type=CONTENT_TYPE)
 
     return app

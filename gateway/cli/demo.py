@@ -56,8 +56,8 @@ async def _ask_until_ready(
     import httpx
 
     while True:
-        was_settled = gateway.control.is_settled()
-        for name in gateway.control.ready_names():
+        was_settled = gateway.engines.is_settled()
+        for name in gateway.engines.ready_names():
             with contextlib.suppress(httpx.HTTPError):
                 answer = await client.post("/v1/chat/completions", json=body | {"model": name})
                 if answer.status_code == 200:

@@ -1,71 +1,53 @@
-"""Control: owns what is served. Applies the settings, keeps engines through the supervisor, publishes routes."""
+"""Control: owns what is served. Applies the settings, looks at the engines, publishes routes."""
 
 import logging
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import msgspec
 
-from gateway.engines.engine import EngineSpec, EngineState, EngineStatus
-from gateway.engines.remote import RemoteSpec
-from gateway.engines.supervisor import Supervisor
+from gateway.engines.engine import EngineState, EngineStatus
 from gateway.fleet.replica import Replica
 from gateway.settings import ModelSettings, Settings, VersionSettings
-from gateway.traffic.routes import ModelRoute, RouteBoard, Routes, VersionRoute
+from gateway.traffic.routes import ModelRoute, Routes, VersionRoute
 from gateway.traffic.split import Split
 
 logger = logging.getLogger(__name__)
 
 
+class Engines(Protocol):
+    """The engines as control sees them: the supervisor, or what another process tells of its own."""
+
+    def statuses(self) -> list[EngineStatus]: ...
+    def replicas(self) -> list[Replica]: ...
+
+
 class Control:
-    """The one writer of the route board. `note` must be told of every change of an engine's status."""
+    """The one who publishes routes. `note` must be called at every change of an engine's status."""
 
-    def __init__(self, settings: Settings, board: RouteBoard) -> None:
+    def __init__(self, settings: Settings, engines: Engines, publish: Callable[[Routes], None]) -> None:
         self._settings = settings
-        self._board = board
-        self._supervisor: Supervisor | None = None
+        self._engines = engines
+        self._publish = publish
         self._created = int(time.time())
-        self._is_draining = False
-        self._told: dict[str, tuple[EngineState, str]] = {}
-        self._publish()
+        # Engines may be older than control: what they are by now is no news.
+        self._told = {status.name: (status.state, status.phase) for status in engines.statuses()}
+        self.note()
 
-    def start(self, supervisor: Supervisor, specs: list[EngineSpec | RemoteSpec]) -> None:
-        """Start the engines given and serve them as they get ready; returns at once."""
-        self._supervisor = supervisor
-        supervisor.start(specs)
-        self._publish()
-
-    def drain(self) -> None:
-        """Take no new requests."""
-        self._is_draining = True
-        self._publish()
-
-    async def close(self) -> None:
-        """Stop every engine."""
-        if self._supervisor is not None:
-            await self._supervisor.close()
-
-    def note(self, status: EngineStatus) -> None:
-        """Take notice of an engine's change: tell people, and publish what relays should know."""
-        told = (status.state, status.phase)
-        if self._told.get(status.name) != told:
-            self._told[status.name] = told
-            _tell(status)
-        self._publish()
-
-    def is_settled(self) -> bool:
-        """True when no engine is on its way up any more."""
-        return all(status.state in (EngineState.READY, EngineState.FAILED) for status in self._statuses())
-
-    def ready_names(self) -> list[str]:
-        """Public ids of the versions that have a ready engine."""
-        return [f"{status.model}:{status.version}" for status in self._statuses() if status.state is EngineState.READY]
+    def note(self) -> None:
+        """Take notice of how the engines are: tell people what has changed, and publish what relays should know."""
+        for status in self._engines.statuses():
+            told = (status.state, status.phase)
+            if self._told.get(status.name) != told:
+                self._told[status.name] = told
+                _tell(status)
+        self._publish(self._build_routes())
 
     def describe(self) -> list[dict[str, Any]]:
         """Models, versions and engines as the admin API shows them."""
         by_version: dict[tuple[str, str], list[EngineStatus]] = {}
-        for status in self._statuses():
+        for status in self._engines.statuses():
             by_version.setdefault((status.model, status.version), []).append(status)
         return [
             {
@@ -79,16 +61,12 @@ class Control:
             for model in self._settings.models
         ]
 
-    def _statuses(self) -> list[EngineStatus]:
-        return self._supervisor.statuses() if self._supervisor is not None else []
-
-    def _publish(self) -> None:
+    def _build_routes(self) -> Routes:
         ready: dict[tuple[str, str], list[Replica]] = {}
-        for replica in self._supervisor.replicas() if self._supervisor is not None else []:
+        for replica in self._engines.replicas():
             ready.setdefault((replica.model, replica.version), []).append(replica)
-        statuses = self._statuses()
-        models = {model.name: self._route(model, ready, statuses) for model in self._settings.models}
-        self._board.publish(Routes(models, is_draining=self._is_draining))
+        statuses = self._engines.statuses()
+        return Routes({model.name: self._route(model, ready, statuses) for model in self._settings.models})
 
     def _route(
         self, model: ModelSettings, ready: Mapping[tuple[str, str], list[Replica]], statuses: list[EngineStatus]

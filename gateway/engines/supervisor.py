@@ -54,6 +54,14 @@ class Supervisor:
             if keeper.status.state is EngineState.READY
         ]
 
+    def is_settled(self) -> bool:
+        """True when no engine is on its way up any more."""
+        return all(status.state in (EngineState.READY, EngineState.FAILED) for status in self.statuses())
+
+    def ready_names(self) -> list[str]:
+        """Public ids of the versions that have a ready engine, one for each engine."""
+        return [f"{status.model}:{status.version}" for status in self.statuses() if status.state is EngineState.READY]
+
     async def close(self) -> None:
         """Stop every engine, all at once, and wait until no process is left."""
         for keeper in self._keepers.values():

@@ -64,12 +64,16 @@ class Client(Protocol):
 
 
 class Forwarder:
-    """Forwards calls to replicas. `running` counts the requests under way by address; this is its one writer."""
+    """Forwards calls to replicas. `running` counts the requests under way by address; this is its one writer.
+
+    While `is_draining` is set no new call is taken.
+    """
 
     def __init__(self, board: RouteBoard, upstream: Upstream) -> None:
         self._board = board
         self._upstream = upstream
         self.running: Counter[str] = Counter()
+        self.is_draining = False
         self._turns: Counter[tuple[str, str]] = Counter()
 
     @property
@@ -82,11 +86,11 @@ class Forwarder:
 
         Raises GatewayError, with nothing sent and nothing to settle, for a request that cannot be placed.
         """
-        routes = self._board.routes
-        if routes.is_draining:
+        if self.is_draining:
             raise Draining(
                 "This gateway is shutting down: send the request to another one, or again shortly.", retry_after_s=5
             )
+        routes = self._board.routes
         fields = request_body.parse_fields(call.body)
         target, sticky_key = self._place(call, fields, routes)
         replica = self._choose(target, fields, sticky_key)

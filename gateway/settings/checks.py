@@ -17,11 +17,6 @@ from gateway.settings.tree import AdminSettings, normalise_split
 Finding = tuple[Location, str]
 
 NOT_YET: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    (
-        "server.relays",
-        lambda n: str(n).isdigit() and int(n) > 1,
-        "more than one relay is not possible yet; leave it at 1",
-    ),
     ("state.url", lambda url: _has_scheme(url, "redis", "rediss"), "Redis is not possible yet; use sqlite:///FILE"),
     ("models.*.shadow", bool, "shadow traffic is not possible yet; remove it"),
     (

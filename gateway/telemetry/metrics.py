@@ -1,11 +1,13 @@
-"""Counters of the relay, kept as plain numbers and turned into Prometheus' text when somebody asks.
+"""Counters of the relays, kept as plain numbers and turned into Prometheus' text when somebody asks.
 
-prometheus_client's own counters lock and look up labels at every step: as dear as all the routing of a request.
+prometheus_client's own counters lock and look up labels at every step: as dear as all the routing of a request. Plain
+numbers can also be sent from one process to another and added up.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
+import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
@@ -17,58 +19,60 @@ TOTAL_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 
 _TARGET = ("model", "version")
 
 
-class _Histogram:
-    """Counts per bucket and their sum. Not cumulative until told."""
+class Histogram(msgspec.Struct):
+    """Counts per bucket, not cumulative, one more than there are bounds; and the sum of all values."""
 
-    __slots__ = ("bounds", "counts", "total")
+    counts: list[int]
+    total: float = 0.0
 
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
+    def observe(self, bounds: tuple[float, ...], value: float) -> None:
+        """Count a value in the bucket of the first of `bounds` that is not below it."""
+        self.counts[bisect_left(bounds, value)] += 1
         self.total += value
 
-    def tell(self, family: HistogramMetricFamily, labels: tuple[str, ...]) -> None:
-        buckets, running = [], 0
-        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
-            running += count
-            buckets.append((bound, running))
-        family.add_metric(labels, buckets, self.total)
+    def add(self, other: "Histogram") -> None:
+        """Count what another of the same bounds has counted."""
+        self.counts = [one + more for one, more in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
 
 
-class _Target:
-    """The numbers of one version of one model."""
+class TargetCounts(msgspec.Struct):
+    """The numbers of one version of one model. `statuses` counts requests by endpoint, status and outcome."""
 
-    __slots__ = ("estimated_out", "first_byte", "statuses", "tokens_in", "tokens_out", "total")
+    statuses: dict[tuple[str, int, str], int] = {}
+    tokens_in: int = 0
+    tokens_out: int = 0
+    estimated_out: int = 0
+    first_byte: Histogram = msgspec.field(default_factory=lambda: Histogram([0] * (len(FIRST_BYTE_BUCKETS_S) + 1)))
+    total: Histogram = msgspec.field(default_factory=lambda: Histogram([0] * (len(TOTAL_BUCKETS_S) + 1)))
 
-    def __init__(self) -> None:
-        self.statuses: dict[tuple[str, int, str], int] = {}
-        self.tokens_in = self.tokens_out = self.estimated_out = 0
-        self.first_byte = _Histogram(FIRST_BYTE_BUCKETS_S)
-        self.total = _Histogram(TOTAL_BUCKETS_S)
+    def add(self, other: "TargetCounts") -> None:
+        """Count what another has counted."""
+        for kind, count in other.statuses.items():
+            self.statuses[kind] = self.statuses.get(kind, 0) + count
+        self.tokens_in += other.tokens_in
+        self.tokens_out += other.tokens_out
+        self.estimated_out += other.estimated_out
+        self.first_byte.add(other.first_byte)
+        self.total.add(other.total)
 
 
-class RelayMetrics:
-    """What the relay has done. `running` gives the requests under way by engine address, read when somebody asks."""
+class RelayCounts(msgspec.Struct):
+    """What a relay has done since it began, by model and version. Its ledger is the one writer."""
 
-    def __init__(self, running: Callable[[], Mapping[str, int]]) -> None:
-        self._targets: dict[tuple[str, str], _Target] = {}
-        self._running = running
+    targets: dict[tuple[str, str], TargetCounts] = {}
 
     def count(self, record: RequestRecord, total_s: float) -> None:
         """Count a request that has ended."""
         key = (record.model, record.version)
-        target = self._targets.get(key)
+        target = self.targets.get(key)
         if target is None:
-            target = self._targets[key] = _Target()
+            target = self.targets[key] = TargetCounts()
         kind = (record.path, record.status, record.outcome)
         target.statuses[kind] = target.statuses.get(kind, 0) + 1
-        target.total.observe(total_s)
+        target.total.observe(TOTAL_BUCKETS_S, total_s)
         if record.first_byte_s is not None:
-            target.first_byte.observe(record.first_byte_s)
+            target.first_byte.observe(FIRST_BYTE_BUCKETS_S, record.first_byte_s)
         if record.tokens_in:
             target.tokens_in += record.tokens_in
         if record.tokens_out:
@@ -77,33 +81,59 @@ class RelayMetrics:
             else:
                 target.tokens_out += record.tokens_out
 
-    def collect(self) -> Iterator[Metric]:
-        """Every metric, as prometheus_client's registry asks for them."""
-        requests = CounterMetricFamily(
-            "gateway_requests", "Requests that have ended.", labels=(*_TARGET, "endpoint", "status", "outcome")
-        )
-        tokens = CounterMetricFamily(
-            "gateway_tokens",
-            "Tokens. Estimated: events of streams that ended before the engine gave its count.",
-            labels=(*_TARGET, "direction", "estimated"),
-        )
-        first = HistogramMetricFamily("gateway_first_byte_seconds", "Until the answer began.", labels=_TARGET)
-        total = HistogramMetricFamily("gateway_request_seconds", "Until the answer ended.", labels=_TARGET)
-        for names, target in self._targets.items():
-            for (path, status, outcome), count in target.statuses.items():
-                requests.add_metric((*names, path, str(status), outcome), count)
-            tokens.add_metric((*names, "in", "false"), target.tokens_in)
-            tokens.add_metric((*names, "out", "false"), target.tokens_out)
-            tokens.add_metric((*names, "out", "true"), target.estimated_out)
-            target.first_byte.tell(first, names)
-            target.total.tell(total, names)
-        running = GaugeMetricFamily("gateway_requests_running", "Requests under way.", labels=("address",))
-        for address, count in self._running().items():
-            running.add_metric((address,), count)
-        yield from (requests, tokens, first, total, running)
+    def add(self, other: "RelayCounts") -> None:
+        """Count what another relay has counted."""
+        for key, target in other.targets.items():
+            self.targets.setdefault(key, TargetCounts()).add(target)
 
-    def render(self) -> bytes:
-        """The text that Prometheus scrapes."""
-        registry = CollectorRegistry()
-        registry.register(self)
-        return generate_latest(registry)
+
+def render(counts: RelayCounts, running: Mapping[str, int], extra: tuple[Metric, ...] = ()) -> bytes:
+    """The text that Prometheus scrapes. `running` are the requests under way by engine address."""
+    registry = CollectorRegistry()
+    registry.register(_Collected((*_tell(counts, running), *extra)))
+    return generate_latest(registry)
+
+
+class _Collected:
+    """Metrics as prometheus_client's registry asks for them."""
+
+    def __init__(self, metrics: tuple[Metric, ...]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> tuple[Metric, ...]:
+        return self._metrics
+
+
+def _tell(counts: RelayCounts, running: Mapping[str, int]) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "gateway_requests", "Requests that have ended.", labels=(*_TARGET, "endpoint", "status", "outcome")
+    )
+    tokens = CounterMetricFamily(
+        "gateway_tokens",
+        "Tokens. Estimated: events of streams that ended before the engine gave its count.",
+        labels=(*_TARGET, "direction", "estimated"),
+    )
+    first = HistogramMetricFamily("gateway_first_byte_seconds", "Until the answer began.", labels=_TARGET)
+    total = HistogramMetricFamily("gateway_request_seconds", "Until the answer ended.", labels=_TARGET)
+    for names, target in counts.targets.items():
+        for (path, status, outcome), count in target.statuses.items():
+            requests.add_metric((*names, path, str(status), outcome), count)
+        tokens.add_metric((*names, "in", "false"), target.tokens_in)
+        tokens.add_metric((*names, "out", "false"), target.tokens_out)
+        tokens.add_metric((*names, "out", "true"), target.estimated_out)
+        _tell_histogram(first, names, FIRST_BYTE_BUCKETS_S, target.first_byte)
+        _tell_histogram(total, names, TOTAL_BUCKETS_S, target.total)
+    gauge = GaugeMetricFamily("gateway_requests_running", "Requests under way.", labels=("address",))
+    for address, number in running.items():
+        gauge.add_metric((address,), number)
+    yield from (requests, tokens, first, total, gauge)
+
+
+def _tell_histogram(
+    family: HistogramMetricFamily, labels: tuple[str, ...], bounds: tuple[float, ...], histogram: Histogram
+) -> None:
+    buckets, running = [], 0
+    for bound, count in zip((*map(str, bounds), "+Inf"), histogram.counts, strict=True):
+        running += count
+        buckets.append((bound, running))
+    family.add_metric(labels, buckets, histogram.total)

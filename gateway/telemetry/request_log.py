@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import select
 import sys
 import time
 from pathlib import Path
@@ -25,6 +26,8 @@ class RequestLog:
     def __init__(self, path: Path | None) -> None:
         # A logging library formats, locks and writes each line by itself: a tenth of a request's whole cost.
         self._fd = sys.stderr.fileno() if path is None else _open(path)
+        # Other relays may write to the same stderr: a pipe keeps only what is this short in one piece.
+        self._most_bytes = select.PIPE_BUF if path is None else sys.maxsize
         self._lines: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
         self._second = 0
@@ -58,8 +61,9 @@ class RequestLog:
         data = "".join(self._lines).encode()
         self._lines.clear()
         while data:
+            end = len(data) if len(data) <= self._most_bytes else data.rfind(b"\n", 0, self._most_bytes) + 1
             try:
-                data = data[os.write(self._fd, data) :]
+                data = data[os.write(self._fd, data[: end or len(data)]) :]
                 self._is_failing = False
             except OSError as error:
                 if not self._is_failing:

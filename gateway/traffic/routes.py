@@ -59,10 +59,9 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """One consistent picture of all models. `is_draining` means: no new request is taken."""
+    """One consistent picture of all models."""
 
     models: Mapping[str, ModelRoute] = field(default_factory=dict)
-    is_draining: bool = False
 
     def public_names(self) -> list[str]:
         """Every id a client may ask for: models, then their versions and adapters."""

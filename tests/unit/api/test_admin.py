@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from gateway.api.admin import build_admin_app
-from gateway.telemetry.metrics import RelayMetrics
+from gateway.telemetry.metrics import RelayCounts, render
 
 
 class FakeControl:
@@ -12,8 +12,12 @@ class FakeControl:
         return [{"name": "shapes"}]
 
 
+async def read_metrics() -> bytes:
+    return render(RelayCounts(), {"http://a:1": 2})
+
+
 def client(key: str | None) -> httpx.AsyncClient:
-    app = build_admin_app(FakeControl(), RelayMetrics(lambda: {"http://a:1": 2}), key)  # type: ignore[arg-type]
+    app = build_admin_app(FakeControl(), read_metrics, key)  # type: ignore[arg-type]
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
 
 

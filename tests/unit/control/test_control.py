@@ -35,22 +35,22 @@ SETTINGS = Settings(
 class Bench:
     def __init__(self, folder: Path) -> None:
         self.board = RouteBoard()
-        self.control = Control(SETTINGS, self.board)
         self.spawner = FakeSpawner()
         tools = KeeperTools(
             spawner=self.spawner, fork_spawner=None, make_probe=lambda spec: FakeProbe(),
             admit=lambda spec: Admission("no such folder" if spec.version == "v2" else None),
-            explain=lambda lines, code: f"it ended with {code}", slots=asyncio.Semaphore(2), turns=asyncio.Lock(), on_change=self.control.note,
+            explain=lambda lines, code: f"it ended with {code}", slots=asyncio.Semaphore(2), turns=asyncio.Lock(), on_change=lambda status: self.control.note(),
         )  # fmt: skip
         timing = KeeperTiming(poll_s=0, stop_grace_s=0.01, first_pause_s=60)
         self.remote = FakeProbe()
         self.supervisor = Supervisor(tools, timing, lambda spec: self.remote)
+        self.control = Control(SETTINGS, self.supervisor, self.board.publish)
         one, two = engine_spec(folder, "shapes:v1#0"), engine_spec(folder, "shapes:v2#0")
         self.specs: list[EngineSpec | RemoteSpec] = [one, replace(two, socket=folder / "other.sock")]
 
     async def come_up(self) -> None:
-        self.control.start(self.supervisor, self.specs)
-        await until(self.control.is_settled)
+        self.supervisor.start(self.specs)
+        await until(self.supervisor.is_settled)
 
     def replicas(self, version: str) -> list[str]:
         return [replica.address for replica in self.board.routes.models["shapes"].versions[version].replicas]
@@ -68,7 +68,7 @@ async def test_ready_engines_become_replicas_and_failed_ones_do_not(tmp_path: Pa
     assert bench.replicas("v1") == [f"unix://{tmp_path}/e.sock"]
     assert bench.replicas("v2") == []
     assert bench.board.routes.models["shapes"].versions["v2"].state == "failed"
-    await bench.control.close()
+    await bench.supervisor.close()
 
 
 async def test_a_version_without_an_engine_gives_its_share_to_the_others(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ async def test_a_version_without_an_engine_gives_its_share_to_the_others(tmp_pat
     assert chosen() == {"v1", "v2"}
     await bench.come_up()
     assert chosen() == {"v1"}
-    await bench.control.close()
+    await bench.supervisor.close()
 
 
 async def test_an_engine_that_dies_is_taken_out_at_once(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ async def test_an_engine_that_dies_is_taken_out_at_once(tmp_path: Path) -> None:
     await bench.come_up()
     bench.spawner.processes[0].end(0)
     await until(lambda: bench.replicas("v1") == [])
-    await bench.control.close()
+    await bench.supervisor.close()
 
 
 async def test_defaults_and_system_prompt_reach_the_relay_as_raw_json(tmp_path: Path) -> None:
@@ -98,10 +98,17 @@ async def test_defaults_and_system_prompt_reach_the_relay_as_raw_json(tmp_path: 
     assert version.system_prompt == "Look."
 
 
-async def test_draining_is_published(tmp_path: Path) -> None:
+async def test_engines_that_are_older_than_control_are_published_and_are_no_news(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     bench = Bench(tmp_path)
-    bench.control.drain()
-    assert bench.board.routes.is_draining
+    await bench.come_up()
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "gateway.control"):
+        Control(SETTINGS, bench.supervisor, bench.board.publish)
+    assert bench.replicas("v1") == [f"unix://{tmp_path}/e.sock"]
+    assert caplog.messages == []
+    await bench.supervisor.close()
 
 
 async def test_people_see_shares_states_and_reasons(tmp_path: Path) -> None:
@@ -114,7 +121,7 @@ async def test_people_see_shares_states_and_reasons(tmp_path: Path) -> None:
     assert two["engines"][0]["reason"] == "no such folder"
     assert two["adapters"] == ["mirror"]
     assert (one["endpoints"], far["endpoints"]) == ([], ["http://a:1", "http://b:1"])
-    await bench.control.close()
+    await bench.supervisor.close()
 
 
 async def test_changes_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -123,7 +130,7 @@ async def test_changes_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFi
         await bench.come_up()
     told = [message for message in caplog.messages if message.startswith("shapes:v1#0 is ready")]
     assert len(told) == 1
-    await bench.control.close()
+    await bench.supervisor.close()
 
 
 async def test_engines_elsewhere_become_replicas_under_the_name_they_call_themselves(
@@ -137,9 +144,8 @@ async def test_engines_elsewhere_become_replicas_under_the_name_they_call_themse
     version = bench.board.routes.models["shapes"].versions["far"]
     assert [replica.served_name for replica in version.replicas] == ["org/shapes-7b"] * 2
     assert (bench.replicas("far"), version.max_model_len) == (["http://a:1", "http://b:1"], 2048)
-    assert bench.control.ready_names() == ["shapes:far", "shapes:far"]
     assert caplog.messages == ["shapes:far#0 is ready", "shapes:far#1 is ready"]
-    await bench.control.close()
+    await bench.supervisor.close()
 
 
 async def test_the_policy_of_a_version_is_published(tmp_path: Path) -> None:

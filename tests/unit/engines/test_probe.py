@@ -14,7 +14,7 @@ Handler = Callable[[httpx.Request], httpx.Response]
 
 
 def probe(tmp_path: Path, handler: Handler, monkeypatch: pytest.MonkeyPatch) -> Probe:
-    monkeypatch.setattr(httpx, "AsyncHTTPTransport", lambda uds: httpx.MockTransport(handler))
+    monkeypatch.setattr(httpx, "AsyncHTTPTransport", lambda uds, verify: httpx.MockTransport(handler))
     return Probe(f"unix://{tmp_path}/e.sock", "shapes")
 
 
@@ -44,7 +44,7 @@ async def test_an_engine_that_does_not_say_in_time_is_not_healthy(monkeypatch: p
         await asyncio.Event().wait()
         return httpx.Response(200)
 
-    monkeypatch.setattr(httpx, "AsyncHTTPTransport", lambda uds: httpx.MockTransport(hang))
+    monkeypatch.setattr(httpx, "AsyncHTTPTransport", lambda uds, verify: httpx.MockTransport(hang))
     asked = Probe("http://far:8000", "shapes", health_timeout_s=0.01)
     async with asyncio.timeout(5):
         assert not await asked.is_healthy()
@@ -141,7 +141,7 @@ async def test_it_asks_the_address_it_was_given(
         seen.append(str(request.url))
         return httpx.Response(200)
 
-    def connect(uds: str | None) -> httpx.MockTransport:
+    def connect(uds: str | None, *, verify: bool) -> httpx.MockTransport:
         seen.append(uds)
         return httpx.MockTransport(handle)
 

@@ -92,3 +92,16 @@ async def test_one_elsewhere_that_is_silent_holds_up_nobody(tmp_path: Path) -> N
     await until(lambda: states(supervisor) == [EngineState.FAILED, EngineState.READY])
     assert [replica.name for replica in supervisor.replicas()] == ["v1-0"]
     await supervisor.close()
+
+
+async def test_it_tells_who_is_ready_and_when_nobody_is_on_the_way_up(tmp_path: Path) -> None:
+    spawner, probe = FakeSpawner(), FakeProbe()
+    probe.healthy = False
+    supervisor = supervise(spawner, probe, {"shapes:v1#0": "config.json is missing"})
+    supervisor.start([engine_spec(tmp_path, "shapes:v1#0"), engine_spec(tmp_path, "shapes:v2#0")])
+    await until(lambda: EngineState.FAILED in states(supervisor))
+    assert (supervisor.is_settled(), supervisor.ready_names()) == (False, [])
+    probe.healthy = True
+    await until(supervisor.is_settled)
+    assert supervisor.ready_names() == ["shapes:v2"]
+    await supervisor.close()

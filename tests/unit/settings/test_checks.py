@@ -22,8 +22,6 @@ def test_nothing_is_wrong_with_a_simulated_version() -> None:
 @pytest.mark.parametrize(
     ("data", "key"),
     [
-        ({"server": {"relays": 2}}, "server.relays"),
-        ({"server": {"relays": "2"}}, "server.relays"),
         ({"state": {"url": "redis://host:6379/0"}}, "state.url"),
         (make(shadow={"version": "v1", "percent": 5}), "models[0].shadow"),
         (make({"name": "v1", "endpoints": ["https://h:1"]}), "models[0].versions[0].endpoints[0]"),

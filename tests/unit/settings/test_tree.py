@@ -61,6 +61,7 @@ def test_bad_sizes(value: object) -> None:
         {"port": 65536},
         {"port": True},
         {"relays": 0},
+        {"relays": 65},
         {"drain_grace_s": -1},
         {"idle_timeout_s": 0},
         {"idle_timeout_s": math.inf},

@@ -1,10 +1,11 @@
 from collections.abc import Mapping
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from gateway.telemetry.metrics import CONTENT_TYPE, FIRST_BYTE_BUCKETS_S, RelayMetrics
+from gateway.telemetry.metrics import CONTENT_TYPE, FIRST_BYTE_BUCKETS_S, RelayCounts, render
 from gateway.telemetry.requests import RequestRecord
 
 
@@ -18,10 +19,14 @@ def done(**changes: object) -> RequestRecord:
 
 def count(*records: RequestRecord, running: Mapping[str, int] | None = None, total_s: float = 0.2) -> list[Sample]:
     """What Prometheus reads after `records`."""
-    metrics = RelayMetrics(lambda: running or {})
+    counts = RelayCounts()
     for record in records:
-        metrics.count(record, total_s)
-    text = metrics.render().decode()
+        counts.count(record, total_s)
+    return read(render(counts, running or {}))
+
+
+def read(rendered: bytes) -> list[Sample]:
+    text = rendered.decode()
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
 
@@ -76,12 +81,30 @@ def test_a_histogram_tells_count_and_sum() -> None:
     assert values(samples, "gateway_first_byte_seconds_sum")["shapes,v1"] == pytest.approx(0.02)
 
 
-def test_what_is_running_is_read_when_somebody_asks() -> None:
-    running: dict[str, int] = {}
-    metrics = RelayMetrics(lambda: running)
-    assert b"gateway_requests_running{" not in metrics.render()
-    running["unix:///run/0.sock"] = 3
-    assert b'gateway_requests_running{address="unix:///run/0.sock"} 3.0\n' in metrics.render()
+def test_what_is_running_is_told_by_address() -> None:
+    assert b"gateway_requests_running{" not in render(RelayCounts(), {})
+    rendered = render(RelayCounts(), {"unix:///run/0.sock": 3})
+    assert b'gateway_requests_running{address="unix:///run/0.sock"} 3.0\n' in rendered
+
+
+def test_the_counts_of_two_relays_add_up_to_those_of_one_that_did_it_all() -> None:
+    records = [
+        done(first_byte_s=0.5),
+        done(version="v2", first_byte_s=3.0),
+        done(first_byte_s=None, status=499, tokens_out=5, is_estimated=True),
+    ]
+    one, other, both = RelayCounts(), RelayCounts(), RelayCounts()
+    for number, record in enumerate(records * 3):
+        (one if number % 2 else other).count(record, number / 8)
+        both.count(record, number / 8)
+    one.add(other)
+    assert sorted(map(repr, read(render(one, {})))) == sorted(map(repr, read(render(both, {}))))
+
+
+def test_counts_cross_from_one_process_to_another() -> None:
+    counts = RelayCounts()
+    counts.count(done(), 0.2)
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(counts), type=RelayCounts) == counts
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "ü{}", 'model="x"} 1'])
@@ -91,7 +114,7 @@ def test_label_values_are_escaped(name: str) -> None:
 
 
 def test_it_is_the_text_format_that_the_content_type_says() -> None:
-    text = RelayMetrics(dict).render().decode()
+    text = render(RelayCounts(), {}).decode()
     assert "version=0.0.4" in CONTENT_TYPE
     assert "# TYPE gateway_requests_total counter\n" in text
     assert "# TYPE gateway_request_seconds histogram\n" in text

@@ -166,3 +166,26 @@ def test_a_full_disk_loses_lines_never_requests_and_is_told_once(
     monkeypatch.setattr("gateway.telemetry.request_log.os.write", refuse)
     write(log, DONE, 0.0)
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
+
+
+def test_lines_for_stderr_leave_in_whole_lines_that_a_pipe_keeps_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+
+    def write(fd: int, data: bytes) -> int:
+        written.append(bytes(data))
+        return len(data)
+
+    monkeypatch.setattr("gateway.telemetry.request_log.sys.stderr", FakeStderr())
+    monkeypatch.setattr("gateway.telemetry.request_log.os.write", write)
+    log = RequestLog(None)
+    for _ in range(100):
+        log.write(DONE, 0.25)
+    log.flush()
+    assert len(written) > 1
+    assert all(len(data) <= 4096 and data.endswith(b"\n") for data in written)
+    assert b"".join(written).count(b"\n") == 100
+
+
+class FakeStderr:
+    def fileno(self) -> int:
+        return 2

@@ -1,0 +1,125 @@
+"""Main module of control's process: decides what is served and answers the admin port. Starts and relays nothing.
+
+`python -m gateway.app.control CHANNEL LEVEL SOCKET`, with the numbers of descriptors that the main process has opened.
+"""
+
+import asyncio
+import socket
+import sys
+import time
+from itertools import count
+from typing import NoReturn
+
+import uvloop
+
+from gateway.api.admin import build_admin_app
+from gateway.app.orders import Orders
+from gateway.app.ports import listen
+from gateway.control.control import Control
+from gateway.engines.engine import EngineStatus
+from gateway.fleet.replica import Replica
+from gateway.processes.channel import Channel
+from gateway.processes.joining import join
+from gateway.processes.messages import Alive, AnyMessage, Ask, Engines, NewRoutes, Reports, Up
+from gateway.processes.reports import render_reports
+from gateway.settings import Settings
+from gateway.tasks import TaskSet
+from gateway.telemetry.logs import configure_logs
+from gateway.traffic.routes import Routes
+
+_ALIVE_EVERY_S = 1.0
+_ASK_TIMEOUT_S = 2.0
+
+
+class EnginesElsewhere:
+    """The engines as the main process has told of them last. `told` is that message."""
+
+    def __init__(self) -> None:
+        self.told = Engines()
+
+    def statuses(self) -> list[EngineStatus]:
+        return self.told.statuses
+
+    def replicas(self) -> list[Replica]:
+        return self.told.replicas
+
+
+class ControlProcess:
+    """Control from its welcome to its end."""
+
+    def __init__(self) -> None:
+        self._orders = Orders()
+        self._engines = EnginesElsewhere()
+        self._control: Control | None = None
+        self._numbers = count(1)
+        self._asked: dict[int, asyncio.Future[Reports]] = {}
+
+    async def run(self, channel_fd: int, listener: socket.socket) -> int:
+        """Answer the admin port until told to stop or until the main process is gone; returns the exit code."""
+        channel, welcome = await join(channel_fd, self._take, self._orders.take)
+        settings = Settings.model_validate_json(welcome.settings)
+        if not self._engines.told.statuses:  # else newer ones have come already
+            self._engines.told = welcome.engines
+
+        def publish(routes: Routes) -> None:
+            channel.send(NewRoutes(routes, time.monotonic()))
+
+        async def read_metrics() -> bytes:
+            return render_reports((await self._ask(channel)).relays)
+
+        self._control = control = Control(settings, self._engines, publish)
+        key = settings.admin.key.get_secret_value() if settings.admin.key else None
+        tasks = TaskSet()
+        admin = await listen(build_admin_app(control, read_metrics, key), listener, tasks)
+        if admin is None:
+            return 1
+        channel.send(Up())
+        tasks.start(_stay_alive(channel), "stay alive")
+        await self._orders.stop.wait()
+        admin.should_exit = True
+        await asyncio.wait([admin.serving], timeout=_ASK_TIMEOUT_S)
+        await tasks.close()
+        return 0
+
+    def _take(self, message: AnyMessage) -> None:
+        if isinstance(message, Engines):
+            self._engines.told = message
+            if self._control is not None:
+                self._control.note()
+        elif isinstance(message, Reports):
+            asked = self._asked.get(message.number)
+            if asked is not None and not asked.done():
+                asked.set_result(message)
+
+    async def _ask(self, channel: Channel) -> Reports:
+        """What every relay reports now; the main process answers for those that do not."""
+        number = next(self._numbers)
+        self._asked[number] = asyncio.get_running_loop().create_future()
+        channel.send(Ask(number))
+        try:
+            async with asyncio.timeout(_ASK_TIMEOUT_S):
+                return await self._asked[number]
+        finally:
+            del self._asked[number]
+
+
+async def _stay_alive(channel: Channel) -> None:
+    while True:
+        await asyncio.sleep(_ALIVE_EVERY_S)
+        channel.send(Alive())
+
+
+def main() -> NoReturn:
+    """Run control on the descriptor named in `sys.argv`."""
+    channel_fd, level, listener_fd = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    configure_logs(level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        sys.exit(runner.run(_run(channel_fd, socket.socket(fileno=listener_fd))))
+
+
+async def _run(channel_fd: int, listener: socket.socket) -> int:
+    return await ControlProcess().run(channel_fd, listener)
+
+
+if __name__ == "__main__":
+    main()

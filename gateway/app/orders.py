@@ -1,0 +1,24 @@
+"""What signals ask a process of ours to do."""
+
+import asyncio
+import logging
+import signal
+
+logger = logging.getLogger(__name__)
+
+
+class Orders:
+    """SIGTERM and SIGINT: the first one sets `stop`, a second one `hurry`."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.hurry = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.take)
+        # Reserved for reading the file again: it must not end a gateway meanwhile.
+        loop.add_signal_handler(signal.SIGHUP, logger.warning, "SIGHUP is ignored: settings are read at the start only")
+
+    def take(self) -> None:
+        """One more order to stop."""
+        (self.hurry if self.stop.is_set() else self.stop).set()

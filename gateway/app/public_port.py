@@ -1,0 +1,90 @@
+"""Everything behind the public port, from the socket to the engines' connections: what makes a process a relay."""
+
+import asyncio
+import functools
+import gc
+import logging
+import socket
+
+from gateway.api.auth import KeyRing
+from gateway.api.lane import Lane, LaneProtocol
+from gateway.api.openai import build_public_app
+from gateway.app.ports import Server, listen
+from gateway.proxy.forward import Forwarder
+from gateway.proxy.upstream import Upstream
+from gateway.settings import Settings
+from gateway.tasks import TaskSet
+from gateway.telemetry.metrics import RelayCounts
+from gateway.telemetry.request_log import RequestLog
+from gateway.telemetry.requests import RequestLedger
+from gateway.traffic.routes import RouteBoard
+
+logger = logging.getLogger(__name__)
+
+_STREAM_END_S = 1.0
+_FLUSH_S = 4.0
+_COLLECT_EVERY = 20_000  # objects; requests leave no circles behind, so there is little to find
+
+
+class PublicPort:
+    """A relay's inside. It counts in `counts`, and places requests by the snapshots on `board`."""
+
+    def __init__(self, settings: Settings, board: RouteBoard, counts: RelayCounts) -> None:
+        """Raises OSError when the request log cannot be opened."""
+        server = settings.server
+        self._settings = server
+        self._log = RequestLog(server.access_log_path) if server.access_log else None
+        self._upstream = Upstream(
+            first_byte_timeout_s=server.first_byte_timeout_s, idle_timeout_s=server.idle_timeout_s
+        )
+        self.forwarder = Forwarder(board, self._upstream)
+        keys = _build_key_ring(settings)
+        lane = Lane(self.forwarder, RequestLedger(self._log, counts), keys, max_body_bytes=server.max_body_bytes)
+        self._app = build_public_app(board, keys)
+        self._protocol = functools.partial(LaneProtocol, lane)
+        self._server: Server | None = None
+
+    async def listen(self, tasks: TaskSet, at: socket.socket | None = None) -> Server | None:
+        """Answer from now on, where the settings say or on the bound socket given; None, logged, if it can't."""
+        where = at or (self._settings.host, self._settings.port)
+        self._server = await listen(self._app, where, tasks, self._protocol)
+        return self._server
+
+    async def drain(self, grace_s: float, hurry: asyncio.Event) -> None:
+        """New requests get 503, running answers may finish within the grace time; `hurry` ends the wait."""
+        forwarder = self.forwarder
+        forwarder.is_draining = True
+        logger.info("draining: %d answers under way, up to %g s", forwarder.running_count, grace_s)
+        try:
+            async with asyncio.timeout(grace_s):
+                while forwarder.running_count and not hurry.is_set():
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            pass
+        if forwarder.running_count:
+            logger.warning("%d answers are cut off", forwarder.running_count)
+        self._upstream.close()
+        if forwarder.running_count:
+            await asyncio.sleep(_STREAM_END_S)  # clients get their error events
+        if self._server is not None:
+            self._server.should_exit = True
+
+    async def close(self) -> None:
+        """Wait until every answer has left in full, and the request log is written."""
+        if self._server is not None:
+            await asyncio.wait([self._server.serving], timeout=_FLUSH_S)
+        if self._log is not None:
+            self._log.flush()
+
+
+def settle_memory() -> None:
+    """Once all is built and imported: a full collection would look at it all, tens of milliseconds without a token."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_EVERY, 20, 20)
+
+
+def _build_key_ring(settings: Settings) -> KeyRing | None:
+    if not settings.auth.required:
+        return None
+    return KeyRing({bytes.fromhex(key.sha256): key.name for key in settings.auth.keys})

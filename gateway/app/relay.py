@@ -1,0 +1,109 @@
+"""Main module of a relay's process: answers the public port by the snapshots it is sent, and reports what it did.
+
+`python -m gateway.app.relay CHANNEL LEVEL SOCKET`, with the numbers of descriptors that the main process has opened.
+"""
+
+import asyncio
+import logging
+import socket
+import sys
+import time
+from typing import NoReturn
+
+import uvloop
+
+from gateway.app.orders import Orders
+from gateway.app.public_port import PublicPort, settle_memory
+from gateway.processes.channel import Channel
+from gateway.processes.joining import join
+from gateway.processes.messages import AnyMessage, Ask, NewRoutes, Report, Up
+from gateway.settings import Settings
+from gateway.tasks import TaskSet
+from gateway.telemetry.logs import configure_logs
+from gateway.telemetry.metrics import RelayCounts
+from gateway.traffic.routes import RouteBoard
+
+logger = logging.getLogger(__name__)
+
+_REPORT_EVERY_S = 1.0
+
+
+class Relay:
+    """One relay from its welcome to its end."""
+
+    def __init__(self) -> None:
+        self._orders = Orders()
+        self._board = RouteBoard()
+        self._routes_delay_s = 0.0
+        self._has_parent = True
+        self._asked = asyncio.Event()
+        self._ask_number = 0
+
+    async def run(self, channel_fd: int, listener: socket.socket) -> int:
+        """Answer until told to stop or until the main process is gone; returns the exit code."""
+        channel, welcome = await join(channel_fd, self._take, self._lose_parent)
+        settings = Settings.model_validate_json(welcome.settings)
+        if not self._board.routes.models:  # else newer ones have come already
+            self._board.publish(welcome.routes)
+        try:
+            public = PublicPort(settings, self._board, welcome.counts)
+        except OSError as error:
+            logger.error("server.access_log_path cannot be written: %s", error)  # noqa: TRY400 - a sentence is enough
+            return 1
+        tasks = TaskSet()
+        if await public.listen(tasks, listener) is None:
+            return 1
+        settle_memory()
+        channel.send(Up())
+        reporting = tasks.start(self._report_on(channel, public, welcome.counts), "report")
+        await self._orders.stop.wait()
+        await public.drain(settings.server.drain_grace_s if self._has_parent else 0.0, self._orders.hurry)
+        await public.close()
+        reporting.cancel()
+        channel.send(self._report(public, welcome.counts))
+        channel.close()
+        await tasks.close()
+        return 0
+
+    async def _report_on(self, channel: Channel, public: PublicPort, counts: RelayCounts) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(_REPORT_EVERY_S):
+                    await self._asked.wait()
+            except TimeoutError:
+                pass
+            self._asked.clear()
+            channel.send(self._report(public, counts))
+
+    def _report(self, public: PublicPort, counts: RelayCounts) -> Report:
+        number, self._ask_number = self._ask_number, 0
+        return Report(counts, dict(public.forwarder.running), self._routes_delay_s, number)
+
+    def _take(self, message: AnyMessage) -> None:
+        if isinstance(message, NewRoutes):
+            self._board.publish(message.routes)
+            self._routes_delay_s = time.monotonic() - message.published_s
+        elif isinstance(message, Ask):
+            self._ask_number = message.number
+            self._asked.set()
+
+    def _lose_parent(self) -> None:
+        """The main process is gone, and with it every engine it kept: there is nothing left to do."""
+        self._has_parent = False
+        self._orders.take()
+
+
+def main() -> NoReturn:
+    """Run a relay on the descriptors named in `sys.argv`."""
+    channel_fd, level, listener_fd = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    configure_logs(level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        sys.exit(runner.run(_run(channel_fd, socket.socket(fileno=listener_fd))))
+
+
+async def _run(channel_fd: int, listener: socket.socket) -> int:
+    return await Relay().run(channel_fd, listener)
+
+
+if __name__ == "__main__":
+    main()

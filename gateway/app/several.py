@@ -1,0 +1,77 @@
+"""The main process of a gateway with several relays: keeps engines, control and relays, and decides nothing.
+
+It is the parent of every other process. Control, which decides, can die and come back without an engine or a client
+noticing: engines live as long as the main process, and relays go by the last snapshot.
+"""
+
+import json
+import logging
+import socket
+from functools import partial
+from typing import Any
+
+from gateway.app.engines import build_supervisor, start_engines
+from gateway.app.orders import Orders
+from gateway.app.ports import bind_or_say, show_url
+from gateway.app.running import Gateway, OnUp, runtime_dir
+from gateway.processes.child import Child, ChildSpec, ChildTiming
+from gateway.processes.hub import Hub
+from gateway.processes.messages import Engines
+from gateway.settings import Settings
+from gateway.tasks import TaskSet
+
+logger = logging.getLogger(__name__)
+
+
+async def serve(settings: Settings, on_up: OnUp | None) -> int:
+    """Serve until told to stop; returns the exit code."""
+    orders = Orders()
+    server, admin = settings.server, settings.admin
+    # They stay open here: what connects while a relay is dead waits for the one that takes its place.
+    public_sockets = bind_or_say(server.host, server.port, server.relays)
+    admin_sockets = bind_or_say(admin.host, admin.port, 1)
+    if not public_sockets or not admin_sockets:
+        return 1
+    supervisor = build_supervisor(settings, lambda status: hub.tell_engines())
+    level = logging.getLevelName(logging.getLogger().level)
+    hidden = frozenset({admin.key_env})  # what answers clients must not know it
+
+    def spec(name: str, module: str, listener: socket.socket) -> ChildSpec:
+        return ChildSpec(name, module, (level, str(listener.fileno())), (listener.fileno(),), hidden)
+
+    control = spec("control", "gateway.app.control", admin_sockets[0])
+    relays = [spec(f"relay {slot}", "gateway.app.relay", listener) for slot, listener in enumerate(public_sockets)]
+    hub = Hub(
+        lambda: Engines(supervisor.statuses(), supervisor.replicas()),
+        _dump_all(settings),
+        settings.model_dump_json(include={"server", "auth"}).encode(),
+        partial(Child, control, ChildTiming()),
+        [partial(Child, spec, ChildTiming()) for spec in relays],
+    )
+    tasks = TaskSet()
+    with runtime_dir(settings) as folder:
+        if not await hub.start():
+            await hub.close()
+            return 1
+        start_engines(supervisor, settings, folder)
+        gateway = Gateway(
+            supervisor, show_url(public_sockets[0].getsockname()), show_url(admin_sockets[0].getsockname())
+        )
+        logger.info("answering on %s, admin on %s", gateway.public_url, gateway.admin_url)
+        if on_up is not None:
+            tasks.start(on_up(gateway), "greeting")
+        await orders.stop.wait()
+        for listener in (*public_sockets, *admin_sockets):
+            listener.close()
+        await hub.drain(server.drain_grace_s, orders.hurry)
+        await supervisor.close()
+        await hub.close()
+        await tasks.close()
+    return 0
+
+
+def _dump_all(settings: Settings) -> bytes:
+    """The whole tree, with the admin key, which the model itself would not tell."""
+    data: dict[str, Any] = settings.model_dump(mode="json")
+    data["admin"]["key"] = settings.admin.key.get_secret_value() if settings.admin.key else None
+    return json.dumps(data).encode()

@@ -1,0 +1,59 @@
+"""A gateway of one process: relay and control share it, and what they tell each other are plain calls."""
+
+import asyncio
+import logging
+
+from gateway.api.admin import build_admin_app
+from gateway.app.engines import build_supervisor, start_engines
+from gateway.app.orders import Orders
+from gateway.app.ports import listen
+from gateway.app.public_port import PublicPort, settle_memory
+from gateway.app.running import Gateway, OnUp, runtime_dir
+from gateway.control.control import Control
+from gateway.settings import Settings
+from gateway.tasks import TaskSet
+from gateway.telemetry.metrics import RelayCounts, render
+from gateway.traffic.routes import RouteBoard
+
+logger = logging.getLogger(__name__)
+
+_FLUSH_S = 4.0
+
+
+async def serve(settings: Settings, on_up: OnUp | None) -> int:
+    """Serve until told to stop; returns the exit code."""
+    orders = Orders()
+    board, counts = RouteBoard(), RelayCounts()
+    supervisor = build_supervisor(settings, lambda status: control.note())
+    control = Control(settings, supervisor, board.publish)
+    try:
+        public = PublicPort(settings, board, counts)
+    except OSError as error:
+        logger.error("server.access_log_path cannot be written: %s", error)  # noqa: TRY400 - a sentence is enough
+        return 1
+
+    async def read_metrics() -> bytes:
+        return render(counts, public.forwarder.running)
+
+    key = settings.admin.key.get_secret_value() if settings.admin.key else None
+    tasks = TaskSet()
+    with runtime_dir(settings) as folder:
+        server = await public.listen(tasks)
+        at = (settings.admin.host, settings.admin.port)
+        admin = await listen(build_admin_app(control, read_metrics, key), at, tasks)
+        if server is None or admin is None:
+            return 1
+        start_engines(supervisor, settings, folder)
+        gateway = Gateway(supervisor, server.url, admin.url)
+        logger.info("answering on %s, admin on %s", gateway.public_url, gateway.admin_url)
+        settle_memory()
+        if on_up is not None:
+            tasks.start(on_up(gateway), "greeting")
+        await orders.stop.wait()
+        await public.drain(settings.server.drain_grace_s, orders.hurry)
+        admin.should_exit = True
+        await supervisor.close()
+        await public.close()
+        await asyncio.wait([admin.serving], timeout=_FLUSH_S)
+        await tasks.close()
+    return 0

@@ -1,0 +1,134 @@
+"""The main process's part between control and the relays: passes on what they tell each other, and remembers the last.
+
+Decides nothing. Because it remembers, a relay that is started while control is away still gets its routes, and control
+that is started anew gets engines and counts.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from gateway.processes.messages import AnyMessage, Ask, Engines, NewRoutes, RelayState, Report, Reports, Welcome
+from gateway.tasks import TaskSet
+from gateway.traffic.routes import Routes
+
+_ASK_TIMEOUT_S = 0.5
+_END_TIMEOUT_S = 10.0
+
+
+class KeptProcess(Protocol):
+    """A process as the hub sees it; `child.Child` is the real one."""
+
+    starts: int
+
+    async def run(self) -> None: ...
+    async def came_up(self) -> bool: ...
+    def send(self, message: AnyMessage) -> None: ...
+    def stop(self) -> None: ...
+
+
+MakeProcess = Callable[[Callable[[], Welcome], Callable[[AnyMessage], None]], KeptProcess]
+"""Makes a process from what welcomes it, at each of its starts, and from what takes its messages."""
+
+
+class Hub:
+    """Control and the relays of one gateway. `engines` gives the engines as they are; settings are JSON."""
+
+    def __init__(
+        self,
+        engines: Callable[[], Engines],
+        control_settings: bytes,
+        relay_settings: bytes,
+        make_control: MakeProcess,
+        make_relays: Sequence[MakeProcess],
+    ) -> None:
+        self._engines = engines
+        self._relay_settings = relay_settings
+        self._routes = Routes()
+        self._reports: list[Report | None] = [None] * len(make_relays)
+        self._asked: dict[int, set[int]] = {}
+        self._control = make_control(lambda: Welcome(control_settings, self._engines()), self._hear_control)
+        self._relays = [self._make_relay(slot, make) for slot, make in enumerate(make_relays)]
+        self._tasks = TaskSet()
+        self._relays_running: list[asyncio.Task[None]] = []
+        self._control_running: asyncio.Task[None] | None = None
+
+    async def start(self) -> bool:
+        """Start all of them; False when one could not do its work, which it has told."""
+        self._control_running = self._tasks.start(self._control.run(), "keep control")
+        self._relays_running = [self._tasks.start(relay.run(), "keep a relay") for relay in self._relays]
+        came_up = await asyncio.gather(*(process.came_up() for process in (self._control, *self._relays)))
+        return all(came_up)
+
+    def tell_engines(self) -> None:
+        """Tell control how the engines are now."""
+        self._control.send(self._engines())
+
+    async def drain(self, grace_s: float, hurry: asyncio.Event) -> None:
+        """Let every relay finish its answers and end. `hurry` ends the grace time early; nobody outlives its end."""
+        tasks = TaskSet()
+        hurrying = tasks.start(hurry.wait(), "wait for a second signal")
+        self._stop_relays()
+        running = set(self._relays_running)
+        limit_s = asyncio.get_running_loop().time() + grace_s + _END_TIMEOUT_S
+        while running and not hurrying.done():
+            timeout_s = limit_s - asyncio.get_running_loop().time()
+            done, _ = await asyncio.wait({*running, hurrying}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                break
+            running -= done
+        if running:
+            self._stop_relays()
+            await asyncio.wait(running, timeout=_END_TIMEOUT_S)
+        await tasks.close()
+
+    async def close(self) -> None:
+        """End control, and by force whatever is left."""
+        if self._control_running is not None:
+            self._control.stop()
+            await asyncio.wait((self._control_running,), timeout=_END_TIMEOUT_S)
+        await self._tasks.close()
+
+    def _stop_relays(self) -> None:
+        for relay in self._relays:
+            relay.stop()
+
+    def _make_relay(self, slot: int, make: MakeProcess) -> KeptProcess:
+        return make(lambda: self._welcome_relay(slot), lambda message: self._hear_relay(slot, message))
+
+    def _welcome_relay(self, slot: int) -> Welcome:
+        last = self._reports[slot]
+        if last is None:
+            return Welcome(self._relay_settings, routes=self._routes)
+        self._reports[slot] = msgspec.structs.replace(last, running={})  # what ran there has ended with it
+        return Welcome(self._relay_settings, routes=self._routes, counts=last.counts)
+
+    def _hear_control(self, message: AnyMessage) -> None:
+        if isinstance(message, NewRoutes):
+            self._routes = message.routes
+            self._send_to_relays(message)
+        elif isinstance(message, Ask):
+            self._asked[message.number] = set(range(len(self._relays)))
+            self._send_to_relays(message)
+            asyncio.get_running_loop().call_later(_ASK_TIMEOUT_S, self._answer, message.number)
+
+    def _hear_relay(self, slot: int, message: AnyMessage) -> None:
+        if isinstance(message, Report):
+            self._reports[slot] = message
+            missing = self._asked.get(message.answers)
+            if missing is not None:
+                missing.discard(slot)
+                if not missing:
+                    self._answer(message.answers)
+
+    def _answer(self, number: int) -> None:
+        """Tell control what the relays have reported. One that is silent counts with what it said last."""
+        if self._asked.pop(number, None) is not None:
+            relays = zip(self._relays, self._reports, strict=True)
+            self._control.send(Reports(number, [RelayState(relay.starts, report) for relay, report in relays]))
+
+    def _send_to_relays(self, message: AnyMessage) -> None:
+        for relay in self._relays:
+            relay.send(message)

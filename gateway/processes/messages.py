@@ -1,0 +1,87 @@
+"""What the gateway's processes tell each other: the only vocabulary between them.
+
+All of it goes through the main process: control and relays have no channel between each other, so that either can die
+and come back without the other's noticing.
+"""
+
+import msgspec
+
+from gateway.engines.engine import EngineStatus
+from gateway.fleet.replica import Replica
+from gateway.telemetry.metrics import RelayCounts
+from gateway.traffic.routes import Routes
+
+
+class Message(msgspec.Struct, frozen=True, tag=True):
+    """Base of all messages."""
+
+
+class Engines(Message, frozen=True):
+    """Main to control: every engine's status, and those that may be sent requests."""
+
+    statuses: list[EngineStatus] = []
+    replicas: list[Replica] = []
+
+
+class Welcome(Message, frozen=True):
+    """Main to a new process: what it is to go by. `settings` is the tree as JSON, without the admin key.
+
+    Control gets the `engines` as they are. A relay gets the `routes` as they stand, and as `counts` what its
+    predecessor had counted: it counts on from there, so that sums over all relays never fall.
+    """
+
+    settings: bytes
+    engines: Engines = Engines()
+    routes: Routes = Routes()
+    counts: RelayCounts = msgspec.field(default_factory=RelayCounts)
+
+
+class Up(Message, frozen=True):
+    """Control or a relay to main: it answers from now on."""
+
+
+class Alive(Message, frozen=True):
+    """Control to main, again and again: its event loop still turns. A relay's reports say the same."""
+
+
+class NewRoutes(Message, frozen=True):
+    """Control to main, and on to every relay. `published_s` is the monotonic clock, one for the whole machine."""
+
+    routes: Routes
+    published_s: float
+
+
+class Report(Message, frozen=True):
+    """A relay to main, each second and when asked.
+
+    `counts` are those since the relay's first predecessor began, `running` the requests under way by engine address.
+    `routes_delay_s` is how long the last snapshot was on its way; `answers` the number of the `Ask`, 0 for none.
+    """
+
+    counts: RelayCounts
+    running: dict[str, int]
+    routes_delay_s: float = 0.0
+    answers: int = 0
+
+
+class Ask(Message, frozen=True):
+    """Control to main, and on to every relay: report now."""
+
+    number: int
+
+
+class RelayState(msgspec.Struct, frozen=True):
+    """What main knows of one relay: how often it was started, and its last report, if it made one."""
+
+    starts: int
+    report: Report | None = None
+
+
+class Reports(Message, frozen=True):
+    """Main to control: every relay, in their order; the answer to the `Ask` of that number."""
+
+    number: int
+    relays: list[RelayState] = []
+
+
+AnyMessage = Welcome | Up | Alive | Engines | NewRoutes | Report | Ask | Reports

@@ -1,0 +1,27 @@
+"""What several relays have reported, added up for Prometheus."""
+
+from collections import Counter
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from gateway.processes.messages import RelayState
+from gateway.telemetry.metrics import RelayCounts, render
+
+
+def render_reports(relays: list[RelayState]) -> bytes:
+    """The text that Prometheus scrapes: sums over all relays, and each relay's own health."""
+    counts = RelayCounts()
+    running: Counter[str] = Counter()
+    starts = CounterMetricFamily(
+        "gateway_relay_starts", "How often each relay was started; more than once: it died.", labels=("relay",)
+    )
+    delay = GaugeMetricFamily(
+        "gateway_routes_delay_seconds", "How long the last route change took to reach each relay.", labels=("relay",)
+    )
+    for slot, relay in enumerate(relays):
+        starts.add_metric((str(slot),), relay.starts)
+        if relay.report is not None:
+            counts.add(relay.report.counts)
+            running.update(relay.report.running)
+            delay.add_metric((str(slot),), relay.report.routes_delay_s)
+    return render(counts, running, (starts, delay))

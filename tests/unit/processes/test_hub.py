@@ -1,0 +1,164 @@
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from gateway.engines.engine import EngineState, EngineStatus
+from gateway.processes.hub import Hub
+from gateway.processes.messages import Alive, AnyMessage, Ask, Engines, NewRoutes, RelayState, Report, Reports, Welcome
+from gateway.tasks import TaskSet
+from gateway.telemetry.metrics import RelayCounts
+from gateway.telemetry.requests import RequestRecord
+from gateway.traffic.routes import ModelRoute, Routes
+from gateway.traffic.split import Split
+from tests.support.fake_engines import until
+
+ROUTES = Routes({"m": ModelRoute("m", {}, Split("m", ()))})
+
+
+def report(requests: int, answers: int = 0, **running: int) -> Report:
+    counts = RelayCounts()
+    for _ in range(requests):
+        counts.count(RequestRecord("id", "/v1/x", 0.0, "m", "v1"), 0.5)
+    return Report(counts, running, answers=answers)
+
+
+class FakeProcess:
+    """A process that comes up when told, and records what it is told."""
+
+    def __init__(
+        self, can_start: bool, welcome: Callable[[], Welcome], on_message: Callable[[AnyMessage], None]
+    ) -> None:
+        self.starts = 1
+        self.welcome = welcome
+        self.say = on_message
+        self.told: list[AnyMessage] = []
+        self.stops = 0
+        self.is_stubborn = False
+        self._can_start = can_start
+        self._ended = asyncio.Event()
+
+    async def run(self) -> None:
+        await self._ended.wait()
+
+    async def came_up(self) -> bool:
+        return self._can_start
+
+    def send(self, message: AnyMessage) -> None:
+        self.told.append(message)
+
+    def stop(self) -> None:
+        self.stops += 1
+        if not self.is_stubborn or self.stops > 1:
+            self._ended.set()
+
+
+class Bench:
+    def __init__(self, relays: int = 2, can_relay_start: bool = True) -> None:
+        self.engines = Engines()
+        self.made: list[FakeProcess] = []
+
+        def make(
+            can_start: bool, welcome: Callable[[], Welcome], on_message: Callable[[AnyMessage], None]
+        ) -> FakeProcess:
+            self.made.append(FakeProcess(can_start, welcome, on_message))
+            return self.made[-1]
+
+        makers = [partial(make, can_relay_start)] * relays
+        self.hub = Hub(lambda: self.engines, b"all", b"server", partial(make, True), makers)
+        self.control, *self.relays = self.made
+
+
+async def test_routes_reach_every_relay_and_are_kept_for_those_that_come_later() -> None:
+    bench = Bench()
+    news = NewRoutes(ROUTES, 1.0)
+    bench.control.say(news)
+    assert [relay.told for relay in bench.relays] == [[news], [news]]
+    assert bench.relays[1].welcome() == Welcome(b"server", routes=ROUTES)
+
+
+async def test_control_is_welcomed_with_the_engines_as_they_are() -> None:
+    bench = Bench()
+    bench.engines = Engines([EngineStatus("m:v1#0", "m", "v1", EngineState.READY, 1.0)])
+    assert bench.control.welcome() == Welcome(b"all", bench.engines)
+    bench.hub.tell_engines()
+    assert bench.control.told == [bench.engines]
+
+
+async def test_a_relay_counts_on_from_its_predecessor_of_whom_nothing_runs_any_more() -> None:
+    bench = Bench()
+    bench.relays[0].say(report(3, a=2))
+    assert bench.relays[0].welcome().counts == report(3).counts
+    assert bench.relays[1].welcome().counts == RelayCounts()
+    bench.control.say(Ask(1))
+    bench.relays[1].say(report(1, answers=1, b=1))
+    await until(lambda: bool(bench.control.told))
+    assert bench.control.told == [Reports(1, [RelayState(1, report(3)), RelayState(1, report(1, answers=1, b=1))])]
+
+
+async def test_an_ask_is_answered_when_the_last_relay_has_reported() -> None:
+    bench = Bench()
+    bench.control.say(Ask(7))
+    assert [relay.told for relay in bench.relays] == [[Ask(7)], [Ask(7)]]
+    bench.relays[0].say(report(1, answers=7))
+    bench.relays[1].say(report(1))  # the one of every second, not the answer
+    assert bench.control.told == []
+    bench.relays[1].say(report(2, answers=7))
+    assert bench.control.told == [
+        Reports(7, [RelayState(1, report(1, answers=7)), RelayState(1, report(2, answers=7))])
+    ]
+
+
+async def test_a_relay_that_does_not_answer_counts_with_what_it_said_last() -> None:
+    bench = Bench()
+    bench.relays[0].say(report(4))
+    bench.relays[0].starts = 2
+    bench.control.say(Ask(1))
+    bench.relays[1].say(report(1, answers=1))
+    async with asyncio.timeout(5):
+        await until(lambda: bool(bench.control.told))
+    assert bench.control.told == [Reports(1, [RelayState(2, report(4)), RelayState(1, report(1, answers=1))])]
+    bench.relays[0].say(report(5, answers=1))  # too late
+    assert len(bench.control.told) == 1
+
+
+async def test_what_nobody_waits_for_is_ignored() -> None:
+    bench = Bench()
+    for process in bench.made:
+        process.say(Alive())
+    assert [process.told for process in bench.made] == [[], [], []]
+
+
+async def test_it_starts_only_when_all_of_them_do() -> None:
+    good, bad = Bench(), Bench(can_relay_start=False)
+    assert (await good.hub.start(), await bad.hub.start()) == (True, False)
+    for bench in (good, bad):
+        await bench.hub.drain(0.0, asyncio.Event())
+        await bench.hub.close()
+
+
+async def test_draining_waits_for_relays_and_leaves_control_alone() -> None:
+    bench = Bench()
+    await bench.hub.start()
+    async with asyncio.timeout(5):
+        await bench.hub.drain(60.0, asyncio.Event())
+    assert [process.stops for process in bench.made] == [0, 1, 1]
+    await bench.hub.close()
+    assert bench.control.stops == 1
+
+
+async def test_a_second_signal_is_passed_on() -> None:
+    bench = Bench()
+    bench.relays[0].is_stubborn = True
+    await bench.hub.start()
+    hurry = asyncio.Event()
+    tasks = TaskSet()
+    draining = tasks.start(bench.hub.drain(60.0, hurry), "drain")
+    await until(lambda: bench.relays[0].stops == 1)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not draining.done()
+    hurry.set()
+    async with asyncio.timeout(5):
+        await draining
+    assert bench.relays[0].stops == 2
+    await bench.hub.close()

@@ -1,0 +1,54 @@
+"""Every message survives the way from one process to another."""
+
+import msgspec
+import pytest
+
+from gateway.engines.engine import EngineState, EngineStatus
+from gateway.fleet.replica import Replica
+from gateway.processes.messages import (
+    Alive,
+    AnyMessage,
+    Ask,
+    Engines,
+    NewRoutes,
+    RelayState,
+    Report,
+    Reports,
+    Up,
+    Welcome,
+)
+from gateway.telemetry.metrics import RelayCounts
+from gateway.telemetry.requests import RequestRecord
+from gateway.traffic.routes import ModelRoute, Routes, VersionRoute
+from gateway.traffic.split import Split
+
+REPLICA = Replica("v1-0", "m", "v1", "unix:///run/0.sock", "org/m")
+VERSION = VersionRoute(
+    "v1", (REPLICA,), frozenset({"a"}), {"temperature": b"0.0"}, "Look.", "ready", 2048, "round_robin"
+)
+ROUTES = Routes({"m": ModelRoute("m", {"v1": VERSION}, Split.from_weights("m", {"v1": 1.0}), ("user",), 5)})
+STATUS = EngineStatus("m:v1#0", "m", "v1", EngineState.FAILED, 1.5, reason="no memory", tail=("a", "b"), pid=7)
+
+
+def counts() -> RelayCounts:
+    counted = RelayCounts()
+    counted.count(RequestRecord("id", "/v1/x", 0.0, "m", "v1", "v1-0", 200, "done", 0.1, 3, 4), 0.5)
+    return counted
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Welcome(b"{}"),
+        Welcome(b"{}", Engines([STATUS], [REPLICA]), ROUTES, counts()),
+        Up(),
+        Alive(),
+        Engines([STATUS], [REPLICA]),
+        NewRoutes(ROUTES, 12.5),
+        Report(counts(), {"unix:///run/0.sock": 2}, 0.001, 3),
+        Ask(3),
+        Reports(3, [RelayState(1), RelayState(2, Report(counts(), {}))]),
+    ],
+)
+def test_it_is_the_same_on_the_other_side(message: AnyMessage) -> None:
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=AnyMessage) == message
