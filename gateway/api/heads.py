@@ -4,8 +4,8 @@ import httptools
 
 from gateway.api.auth import KeyRing
 from gateway.errors import BodyTooLarge, HeadersTooLarge, MethodNotAllowed, UnsupportedMedia
+from gateway.proxy.call import Call
 from gateway.proxy.endpoints import ENDPOINTS, Endpoint
-from gateway.proxy.forward import Call
 
 _ENDPOINTS = {path.encode(): endpoint for path, endpoint in ENDPOINTS.items()}
 MAX_HEAD_BYTES = 64 * 1024
@@ -43,7 +43,8 @@ def check_head(call: Call, method: bytes, keys: KeyRing | None, max_body_bytes: 
     if kind != b"application/json" and kind.split(b";")[0].strip().lower() != b"application/json":
         shown = kind[:100].decode("latin-1")
         raise UnsupportedMedia(f"The content type {shown!r} is not supported: send content-type: application/json.")
-    if call.by_name.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+    encoding = call.by_name.get(b"content-encoding")
+    if encoding is not None and encoding.strip().lower() != b"identity":
         raise UnsupportedMedia("Compressed request bodies are not supported: send the JSON as it is.")
     if int(call.by_name.get(b"content-length", b"0")) > max_body_bytes:
         raise too_large(max_body_bytes)

@@ -7,6 +7,7 @@ goes out in the callback that brought it from the engine. Whatever is not relaye
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import httptools
@@ -23,9 +24,10 @@ from gateway.errors import (
     OperatorFault,
     render,
 )
+from gateway.proxy.call import Call
 from gateway.proxy.endpoints import Endpoint
-from gateway.proxy.forward import Call, Forwarder, Passage, placement_headers
-from gateway.proxy.headers import request_id
+from gateway.proxy.forward import Forwarder, Passage, placement_lines
+from gateway.proxy.headers import request_id, write_lines
 from gateway.proxy.pieces import write_pieces
 from gateway.telemetry.requests import RequestLedger, RequestRecord
 
@@ -50,6 +52,14 @@ class Lane:
         self.keys = keys
         self.max_body_bytes = max_body_bytes
         self.deadlines = Deadlines()
+        self._default_headers: Headers = []
+        self._default_lines = b""
+
+    def write_defaults(self, headers: Headers) -> bytes:
+        """The lines that the server adds to every answer; it makes them anew once a second."""
+        if headers is not self._default_headers:
+            self._default_headers, self._default_lines = headers, write_lines(headers)
+        return self._default_lines
 
 
 class LaneProtocol(HttpToolsProtocol):
@@ -165,18 +175,14 @@ class LaneProtocol(HttpToolsProtocol):
             return
         self.url = b""
         self.headers = []
-        self.expect_100_continue = False
 
     def on_url(self, url: bytes) -> None:
         if not self._is_deaf:
             self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._is_deaf and not self._has_head:  # what comes behind the body, as a trailer, is no header
-            name = name.lower()
-            self.headers.append((name, value))
-            if name == b"expect" and value.lower() == b"100-continue":
-                self.expect_100_continue = True
+        if not self._has_head:  # what comes behind the body, as a trailer, is no header
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         if self._is_deaf:
@@ -223,11 +229,11 @@ class LaneProtocol(HttpToolsProtocol):
 
     def _hand_over(self) -> None:
         """Not ours: uvicorn begins the request anew, with what has been read of it."""
-        url, headers, is_expecting = self.url, self.headers, self.expect_100_continue
+        url, headers = self.url, self.headers
         super().on_message_begin()
         self.url = url
         self.headers.extend(headers)
-        self.expect_100_continue = is_expecting
+        self.expect_100_continue = _is_expecting(dict(headers))
         self._is_lasting = True  # uvicorn closes by itself what is not to last
         self._wait(_BODY_TIMEOUT_S)
         super().on_headers_complete()
@@ -248,7 +254,7 @@ class LaneProtocol(HttpToolsProtocol):
             self.refuse(error)
             return
         self._wait(_BODY_TIMEOUT_S)
-        if self.expect_100_continue and self._is_chunked:
+        if self._is_chunked and _is_expecting(by_name):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _forward(self) -> None:
@@ -270,10 +276,10 @@ class LaneProtocol(HttpToolsProtocol):
 
     # The client's side of a passage (see `forward.Client`).
 
-    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+    def answer(self, status: int, lines: bytes, body: bytes) -> None:
         """Send a whole answer, in one write."""
-        headers.append((b"content-length", b"%d" % len(body)))
-        write_pieces(self.transport, (self._head(status, headers), body))
+        head = self._write_head(status, b"%bcontent-length: %d\r\n" % (lines, len(body)))
+        write_pieces(self.transport, (head, body))
         self._finish(status)
 
     def refuse(self, error: GatewayError) -> None:
@@ -281,22 +287,23 @@ class LaneProtocol(HttpToolsProtocol):
         record = self._call.record if self._call is not None else None
         if record is not None:
             record.outcome = error.code or error.type
-        status, headers, body = render(error, placement_headers(record) if record is not None else ())
+        status, headers, body = render(error)
+        lines = write_lines(headers) + (placement_lines(record) if record is not None else b"")
         is_in = self._is_whole or not self._has_head
         if not is_in:  # what is left of the request is read and dropped, so that the client sees this answer
             self._is_lasting = False
-        write_pieces(self.transport, (self._head(status, headers), body))
+        write_pieces(self.transport, (self._write_head(status, lines), body))
         self._finish(status)
 
-    def begin(self, status: int, headers: Headers) -> None:
+    def begin(self, status: int, lines: bytes) -> None:
         """Send the head of a stream. HTTP/1.0 knows no chunks: there the end of the connection ends the stream."""
         if self._call is not None:
             self._call.record.status = status
         if self._is_chunked:
-            headers.append((b"transfer-encoding", b"chunked"))
+            lines += b"transfer-encoding: chunked\r\n"
         else:
             self._is_lasting = False
-        self.transport.write(self._head(status, headers))
+        self.transport.write(self._write_head(status, lines))
 
     def write(self, data: bytes) -> None:
         """Send a piece of the stream."""
@@ -310,12 +317,9 @@ class LaneProtocol(HttpToolsProtocol):
             self.transport.write(data)
         self._finish(self._call.record.status if self._call is not None else 200)
 
-    def _head(self, status: int, headers: Headers) -> bytes:
-        parts = [STATUS_LINE[status]]
-        for name, value in (*self.server_state.default_headers, *headers):
-            parts += (name, b": ", value, b"\r\n")
-        parts.append(b"\r\n" if self._is_lasting and not self._is_deaf else b"connection: close\r\n\r\n")
-        return b"".join(parts)
+    def _write_head(self, status: int, lines: bytes) -> bytes:
+        end = b"\r\n" if self._is_lasting and not self._is_deaf else b"connection: close\r\n\r\n"
+        return STATUS_LINE[status] + self._lane.write_defaults(self.server_state.default_headers) + lines + end
 
     def _finish(self, status: int) -> None:
         """The answer is written: settle the account, and wait for the next request or for the rest of this one."""
@@ -374,3 +378,8 @@ class LaneProtocol(HttpToolsProtocol):
 
     def _wait(self, limit_s: float) -> None:
         self.due_s = self.loop.time() + limit_s
+
+
+def _is_expecting(headers: Mapping[bytes, bytes]) -> bool:
+    """True for a client that sends its body only when it is told to."""
+    return headers.get(b"expect", b"").lower() == b"100-continue"

@@ -115,10 +115,11 @@ class Connection(asyncio.Protocol):
         try:
             if not exchange.has_head:
                 exchange.take_head(self._status, self._headers)
-            if self._body and self.exchange is exchange:
-                data = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-                self._body.clear()
-                exchange.take_data(data)
+            body = self._body
+            if body and self.exchange is exchange:
+                self._body = []
+                exchange.has_moved = True
+                exchange.reader.on_data(body[0] if len(body) == 1 else b"".join(body))
             if self._has_ended and self.exchange is exchange:
                 exchange.take_end(can_be_reused=self._is_kept_alive)
         except Exception:
@@ -205,15 +206,15 @@ class Exchange:
     """One request and its answer, told to a reader. `abort` it when the answer is no longer wanted."""
 
     __slots__ = (
-        "_address", "_connection", "_is_kept", "_reader", "_request", "_upstream", "has_head", "has_moved", "is_over",
-        "is_untouched", "last_s", "paused_s", "started_s",
+        "_address", "_connection", "_is_kept", "_request", "_upstream", "has_head", "has_moved", "is_over",
+        "is_untouched", "last_s", "paused_s", "reader", "started_s",
     )  # fmt: skip
 
     def __init__(self, upstream: Pool, address: str, head: bytes, body: Sequence[Piece], reader: Reader) -> None:
         self._upstream = upstream
         self._address = address
         self._request: tuple[bytes, Sequence[Piece]] = (head, body)
-        self._reader = reader
+        self.reader = reader
         self._connection: Connection | None = None
         self._is_kept = False
         self.has_head = self.is_over = False
@@ -255,12 +256,12 @@ class Exchange:
         """End with a failure."""
         if not self.is_over:
             self._release(can_be_reused=False)
-            self._reader.on_failure(error)
+            self.reader.on_failure(error)
 
     def break_down(self) -> None:
         """End with a defect of ours, which may have come up when the reader was told of the end."""
         self.abort()
-        self._reader.on_failure(OperatorFault("The gateway failed on this answer; its log has the details."))
+        self.reader.on_failure(OperatorFault("The gateway failed on this answer; its log has the details."))
 
     # What the connection tells.
 
@@ -270,18 +271,13 @@ class Exchange:
         self.is_untouched = False
         self._request = (b"", ())
         self.last_s = self._upstream.now_s()
-        self._reader.on_head(status, headers)
-
-    def take_data(self, data: bytes) -> None:
-        """Body bytes are in."""
-        self.has_moved = True
-        self._reader.on_data(data)
+        self.reader.on_head(status, headers)
 
     def take_end(self, *, can_be_reused: bool) -> None:
         """The answer is whole."""
         if not self.is_over:
             self._release(can_be_reused=can_be_reused)
-            self._reader.on_end()
+            self.reader.on_end()
 
     def lose(self) -> None:
         """The connection is gone. A kept one that the engine had closed meanwhile is replaced, once."""

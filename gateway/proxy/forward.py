@@ -2,18 +2,15 @@
 
 import random
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
 
 from gateway.errors import BadRequest, Draining, GatewayError, Headers, NoReplica, UnknownRoute, UpstreamFailed
 from gateway.fleet.replica import Replica
 from gateway.proxy import body as request_body
-from gateway.proxy import headers as header_rules
 from gateway.proxy.beginning import read_beginning
-from gateway.proxy.endpoints import Endpoint
+from gateway.proxy.call import Call, Client
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.headers import lines_for_client, lines_for_engine
 from gateway.proxy.pieces import Piece
 from gateway.proxy.sse import EventStream, Renaming, Usage, error_event, read_usage
 from gateway.proxy.upstream import Upstream, write_head
@@ -22,45 +19,7 @@ from gateway.routing.policy import POLICIES
 from gateway.telemetry.requests import RequestRecord
 from gateway.traffic.routes import RouteBoard, Routes, Target
 
-
-@dataclass(slots=True)
-class Call:
-    """One client request as it reached us, body read, nothing checked yet. Header names are in lower case.
-
-    `by_name` has the first of each header. `caller` names the key that the client showed, where keys are asked for.
-    """
-
-    endpoint: Endpoint
-    headers: Headers
-    body: bytes
-    client_ip: str
-    record: RequestRecord
-    by_name: Mapping[bytes, bytes]
-    caller: str | None = None
-
-    def header(self, name: bytes) -> str | None:
-        """The first value of a header."""
-        value = self.by_name.get(name)
-        return None if value is None else value.decode("latin-1")
-
-
-class Client(Protocol):
-    """The client's side of one call. It is told `answer` or `refuse`, or else `begin`, `write` over and over, `end`."""
-
-    def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """Send a whole answer."""
-
-    def refuse(self, error: GatewayError) -> None:
-        """Send an error of the gateway's own."""
-
-    def begin(self, status: int, headers: Headers) -> None:
-        """Send the head of a stream."""
-
-    def write(self, data: bytes) -> None:
-        """Send a piece of the stream; a client that does not keep up calls the passage's `pause`."""
-
-    def end(self, data: bytes) -> None:
-        """Send the last piece, which may be empty."""
+_MAX_RESOLVED = 10_000
 
 
 class Forwarder:
@@ -72,14 +31,16 @@ class Forwarder:
     def __init__(self, board: RouteBoard, upstream: Upstream) -> None:
         self._board = board
         self._upstream = upstream
-        self.running: Counter[str] = Counter()
+        self.running: dict[str, int] = {}
         self.is_draining = False
-        self._turns: Counter[tuple[str, str]] = Counter()
+        self._turns: dict[tuple[str, str], int] = {}
+        self._resolved_by: Routes | None = None
+        self._resolved: dict[tuple[str, str | None, bytes], Target] = {}
 
     @property
     def running_count(self) -> int:
         """Requests under way."""
-        return self.running.total()
+        return sum(self.running.values())
 
     def forward(self, call: Call, client: Client) -> "Passage":
         """Send `call` on its way; its answer comes through `client`, later.
@@ -99,13 +60,14 @@ class Forwarder:
         body = request_body.rewrite(fields, target.version, call.endpoint, engine_name, len(call.body))
         call.body = b""
         call.record.replica = replica.name
-        headers = header_rules.for_engine(call.headers, call.record.request_id)
         # An adapter's answers carry the adapter's own name, which is its public name.
         renaming = None if engine_name == target.public_name else Renaming(engine_name, target.public_name)
         passage = Passage(
             call, client, renaming, hides_usage=hides_usage, running=self.running, address=replica.address
         )
-        head = write_head(replica.address, call.endpoint.path, headers, sum(map(len, body)))
+        size = sum(map(len, body))
+        lines = lines_for_engine(call.headers)
+        head = write_head(replica.address, call.endpoint.path, lines, call.record.request_id, size)
         passage.start(self._upstream, head, body)
         return passage
 
@@ -117,9 +79,19 @@ class Forwarder:
                 raise BadRequest(message, param="model")
             name = next(iter(routes.models))
         sticky_key = self._sticky_key(call, fields, routes, name)
-        target = routes.resolve(name, call.header(b"x-gateway-version"), sticky_key)
+        target = self._resolve(routes, name, call.header(b"x-gateway-version"), sticky_key)
         call.record.model, call.record.version = target.model.name, target.version.name
         return target, sticky_key
+
+    def _resolve(self, routes: Routes, name: str, pinned: str | None, sticky_key: bytes) -> Target:
+        """What `routes` say, remembered: a conversation asks for the same again and again."""
+        if routes is not self._resolved_by or len(self._resolved) > _MAX_RESOLVED:
+            self._resolved_by, self._resolved = routes, {}
+        asked = (name, pinned, sticky_key)
+        target = self._resolved.get(asked)
+        if target is None:
+            target = self._resolved[asked] = routes.resolve(name, pinned, sticky_key)
+        return target
 
     def _sticky_key(self, call: Call, fields: request_body.Fields, routes: Routes, name: str) -> bytes:
         model = routes.models.get(name)
@@ -131,7 +103,7 @@ class Forwarder:
                 value = call.caller
             elif source == "client_ip":
                 value = call.client_ip
-            elif shown := call.by_name.get(source.removeprefix("header:").encode()):
+            elif shown := call.by_name.get(source[7:].encode()):  # behind `header:`
                 return source.encode() + b"=" + shown
             if value:
                 return f"{source}={value}".encode()
@@ -146,7 +118,7 @@ class Forwarder:
             message = f"No engine is ready for {name} ({target.version.state}): try again shortly."
             raise NoReplica(message, retry_after_s=5)
         of = (target.model.name, version.name)
-        self._turns[of] = turn = self._turns[of] + 1
+        self._turns[of] = turn = self._turns.get(of, 0) + 1
         prefix = read_beginning(fields) if version.routing == "prefix_affinity" else b""
         facts = Facts(luck=random.random(), turn=turn, session=sticky_key, prefix=prefix)  # noqa: S311 - a lot
         return POLICIES[version.routing](version.replicas, self.running, facts)
@@ -170,7 +142,7 @@ class Passage:
         renaming: Renaming | None,
         *,
         hides_usage: bool,
-        running: Counter[str],
+        running: dict[str, int],
         address: str,
     ) -> None:
         self._call = call
@@ -189,7 +161,7 @@ class Passage:
     def start(self, upstream: Upstream, head: bytes, body: Sequence[Piece]) -> None:
         """Send the request."""
         self._exchange = upstream.request(self._address, head, body, self)
-        self._running[self._address] += 1
+        self._running[self._address] = self._running.get(self._address, 0) + 1
 
     # What the client's side tells.
 
@@ -220,7 +192,7 @@ class Passage:
         for name, value in headers:
             if name == b"content-type" and value.startswith(b"text/event-stream"):
                 self._events = EventStream(self._call.endpoint, hides_usage=self._hides_usage, renaming=self._renaming)
-                self._client.begin(status, self._client_headers())
+                self._client.begin(status, self._client_lines())
                 return
 
     def on_data(self, data: bytes) -> None:
@@ -279,23 +251,22 @@ class Passage:
                 document = self._renaming.apply(document)
             _count(record, read_usage(document))
         record.outcome = "done" if self._status < 400 else "engine_error"
-        headers = self._client_headers()
+        lines = self._client_lines()
         self._settle()
-        self._client.answer(self._status, headers, document)
+        self._client.answer(self._status, lines, document)
 
-    def _client_headers(self) -> Headers:
-        headers = header_rules.for_client(self._headers)
-        headers += placement_headers(self._call.record)
-        if self._status >= 400:
-            headers.append((b"x-gateway-error-origin", b"engine"))
-        return headers
+    def _client_lines(self) -> bytes:
+        lines = lines_for_client(self._headers) + placement_lines(self._call.record)
+        return lines if self._status < 400 else lines + b"x-gateway-error-origin: engine\r\n"
 
     def _settle(self) -> None:
         """Give the slot back and count what a stream has used, on every way out."""
         self.is_over = True
         self._exchange = None  # it holds us as its reader: a circle would wait for the garbage collector
-        self._running[self._address] -= 1
-        if not self._running[self._address]:
+        left = self._running[self._address] - 1
+        if left:
+            self._running[self._address] = left
+        else:
             del self._running[self._address]  # addresses come and go
         if self._events is not None:
             record = self._call.record
@@ -305,15 +276,14 @@ class Passage:
                 record.tokens_out, record.is_estimated = max(0, self._events.event_count - 1), True
 
 
-def placement_headers(record: RequestRecord) -> Headers:
-    """The response headers that tell where a request went, as far as it got."""
-    headers = [(b"x-request-id", record.request_id.encode())]
+def placement_lines(record: RequestRecord) -> bytes:
+    """The response header lines that tell where a request went, as far as it got."""
+    lines = f"x-request-id: {record.request_id}\r\n"
     if record.model:
-        headers.append((b"x-gateway-model", record.model.encode()))
-        headers.append((b"x-gateway-version", record.version.encode()))
+        lines += f"x-gateway-model: {record.model}\r\nx-gateway-version: {record.version}\r\n"
     if record.replica:
-        headers.append((b"x-gateway-replica", record.replica.encode()))
-    return headers
+        lines += f"x-gateway-replica: {record.replica}\r\n"
+    return lines.encode()
 
 
 def _count(record: RequestRecord, usage: Usage | None) -> None:

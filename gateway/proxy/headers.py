@@ -35,12 +35,16 @@ def request_id(offered: bytes | None) -> str:
     return f"{_ids.getrandbits(128):032x}"
 
 
-def for_engine(client: Headers, request_id: str) -> Headers:
-    """Request headers the engine gets."""
-    kept = [(name, value) for name, value in client if name in _TO_ENGINE]
-    return [*kept, (b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
+def lines_for_engine(client: Headers) -> bytes:
+    """The lines of a client's headers that the engine gets, and the content type."""
+    return write_lines([header for header in client if header[0] in _TO_ENGINE]) + b"content-type: application/json\r\n"
 
 
-def for_client(engine: Headers) -> Headers:
-    """Response headers of the engine that the client gets; the length is ours to say, the body may have changed."""
-    return [(name, value) for name, value in engine if name not in _NOT_TO_CLIENT]
+def lines_for_client(engine: Headers) -> bytes:
+    """The lines of an engine's headers that the client gets; the length is ours to say, the body may have changed."""
+    return write_lines([header for header in engine if header[0] not in _NOT_TO_CLIENT])
+
+
+def write_lines(headers: Headers) -> bytes:
+    """Headers as lines on the wire, each with its line end."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])

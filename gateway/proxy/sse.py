@@ -1,7 +1,8 @@
 """Server-sent events on their way through: whole events, usage hidden from clients that did not ask, broken ends told.
 
 Bytes that need no change are passed on as the very object that came in. Needles such as `"usage":` are searched in the
-raw bytes: inside a JSON string their quotes would be escaped, so a hit is a key.
+raw bytes: inside a JSON string their quotes would be escaped, so a hit is a key. Where each streamed token pays for it
+they are searched by `find`: `in` asks first whether the needle is a number, and costs twice as much.
 """
 
 import re
@@ -83,7 +84,7 @@ class EventStream:
         self.usage: Usage | None = None
         self.has_ended = False
         self.event_count = 0
-        self._last_events = tuple((last, b"\n" + last) for last in endpoint.last_events)
+        self._last_events = endpoint.last_events
         self._hides_usage = hides_usage
         self._renaming = renaming
         self._held: list[bytes] = []
@@ -110,11 +111,13 @@ class EventStream:
             if not data:
                 return b""
         self.event_count += data.count(b"\n\n")
-        if b"\r" in data:
+        if data.find(b"\r") >= 0:
             self.event_count += data.count(b"\r\n\r\n")
-        if self._renaming is not None or _USAGE_KEY in data:
+        if self._renaming is not None or data.find(_USAGE_KEY) >= 0:
             data = b"".join(map(self._pass, _split_events(data)))
-        self._note_end(data)
+        for last in self._last_events:
+            if data.find(last) >= 0:
+                self._note_end(data)
         return data
 
     def flush(self) -> bytes:
@@ -139,8 +142,8 @@ class EventStream:
         return event if self._renaming is None else self._renaming.apply(event)
 
     def _note_end(self, events: bytes) -> None:
-        for first, later in self._last_events:
-            if events.startswith(first) or later in events:
+        for last in self._last_events:
+            if events.startswith(last) or b"\n" + last in events:
                 self.has_ended = True
 
 

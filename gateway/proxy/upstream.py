@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from gateway.errors import Draining, Headers, NoReplica, UpstreamFailed, UpstreamTimeout
+from gateway.errors import Draining, NoReplica, UpstreamFailed, UpstreamTimeout
 from gateway.proxy.exchange import LOST, Connection, Exchange, Reader
 from gateway.proxy.pieces import Piece
 from gateway.tasks import TaskSet
@@ -77,7 +77,7 @@ class Upstream:
         now_s = self.now_s()
         while idle and idle[0].idle_since_s < now_s - _MAX_IDLE_S:
             idle.popleft().close()
-        if can_be_reused and connection.is_open and connection.is_written_out and len(idle) < _MAX_IDLE_CONNECTIONS:
+        if can_be_reused and connection.is_written_out and len(idle) < _MAX_IDLE_CONNECTIONS:
             connection.idle_since_s = now_s
             idle.append(connection)
         else:
@@ -144,11 +144,8 @@ def _draining() -> Draining:
     return Draining("This gateway is shutting down: send the request to another one.", retry_after_s=5)
 
 
-def write_head(address: str, path: str, headers: Headers, body_length: int) -> bytes:
-    """The head of a POST to the engine at `address`, with its blank line."""
+def write_head(address: str, path: str, lines: bytes, request_id: str, body_length: int) -> bytes:
+    """The head of a POST to the engine at `address`, with its blank line; `lines` are header lines to pass on."""
     host = "engine" if address.startswith("unix:") else address.removeprefix("http://").rstrip("/")
-    parts = [f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {body_length}\r\n".encode()]
-    for name, value in headers:
-        parts += (name, b": ", value, b"\r\n")
-    parts.append(b"\r\n")
-    return b"".join(parts)
+    first = f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {body_length}\r\nx-request-id: {request_id}\r\n"
+    return b"%b%b\r\n" % (first.encode(), lines)

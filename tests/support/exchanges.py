@@ -31,7 +31,7 @@ async def engine_and_client(folder: Path, scripts: list[Script]) -> AsyncIterato
 
 
 def ask(upstream: Upstream, address: str, reader: RecordingReader, *body: Piece) -> Exchange:
-    head = write_head("unix:///e", "/v1/x", [(b"x-a", b"1")], sum(map(len, body)))
+    head = write_head("unix:///e", "/v1/x", b"x-a: 1\r\n", "id1", sum(map(len, body)))
     return upstream.request(address, head, body, reader)
 
 

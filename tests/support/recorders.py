@@ -54,16 +54,16 @@ class RecordingClient:
         self.over = asyncio.Event()
         self._on_step = on_step
 
-    def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        self.status, self.headers, self.body = status, dict(headers), body
+    def answer(self, status: int, lines: bytes, body: bytes) -> None:
+        self.status, self.headers, self.body = status, read_lines(lines), body
         self._tell("answer", is_last=True)
 
     def refuse(self, error: GatewayError) -> None:
         self.status, self.error = error.status, error
         self._tell("refuse", is_last=True)
 
-    def begin(self, status: int, headers: Headers) -> None:
-        self.status, self.headers = status, dict(headers)
+    def begin(self, status: int, lines: bytes) -> None:
+        self.status, self.headers = status, read_lines(lines)
         self._tell("begin")
 
     def write(self, data: bytes) -> None:
@@ -81,3 +81,9 @@ class RecordingClient:
         if is_last:
             self.over.set()
         self._on_step(step)
+
+
+def read_lines(lines: bytes) -> dict[bytes, bytes]:
+    """Header lines as they go over the wire, by name."""
+    assert not lines or lines.endswith(b"\r\n")
+    return dict(line.split(b": ", 1) for line in lines.split(b"\r\n")[:-1])  # type: ignore[misc]

@@ -6,8 +6,8 @@ import pytest
 from gateway.api.auth import KeyRing
 from gateway.api.heads import check_head, find_endpoint, too_large
 from gateway.errors import BadRequest, BodyTooLarge, HeadersTooLarge, MethodNotAllowed, Unauthorized, UnsupportedMedia
+from gateway.proxy.call import Call
 from gateway.proxy.endpoints import ENDPOINTS
-from gateway.proxy.forward import Call
 from gateway.telemetry.requests import RequestRecord
 
 CHAT = "/v1/chat/completions"

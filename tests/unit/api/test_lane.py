@@ -15,7 +15,7 @@ from gateway.api.auth import KeyRing
 from gateway.api.lane import Lane, LaneProtocol
 from gateway.api.openai import build_public_app
 from gateway.errors import NoReplica
-from gateway.proxy.forward import Call, Client
+from gateway.proxy.call import Call, Client
 from gateway.telemetry.requests import RequestRecord
 from gateway.traffic.routes import RouteBoard
 from tests.support.fake_transport import FakeTransport
@@ -137,10 +137,10 @@ class Connection:
 
     def answer(self, body: bytes = b"ok") -> None:
         self.passage.call.record.outcome = "done"
-        self.passage.client.answer(200, [(b"content-type", b"application/json")], body)
+        self.passage.client.answer(200, b"content-type: application/json\r\n", body)
 
     def stream(self, *pieces: bytes, ending: bytes = b"") -> None:
-        self.passage.client.begin(200, [(b"content-type", b"text/event-stream")])
+        self.passage.client.begin(200, b"content-type: text/event-stream\r\n")
         for piece in pieces:
             self.passage.client.write(piece)
         self.passage.call.record.outcome = "done"
@@ -264,7 +264,7 @@ async def test_the_record_tells_what_was_asked() -> None:
 async def test_a_stream_goes_out_in_chunks_and_its_end_is_marked() -> None:
     client = Connection()
     client.feed(post())
-    client.passage.client.begin(200, [(b"content-type", b"text/event-stream")])
+    client.passage.client.begin(200, b"content-type: text/event-stream\r\n")
     client.passage.client.write(b"data: 1\n\n")
     assert client.transport.sent.endswith(b"\r\n\r\n9\r\ndata: 1\n\n\r\n")
     client.passage.client.end(b"")
@@ -625,7 +625,7 @@ async def test_a_hang_up_before_the_answer_tells_the_passage() -> None:
 async def test_a_hang_up_in_a_stream_tells_the_passage() -> None:
     client = Connection()
     client.feed(post())
-    client.passage.client.begin(200, [])
+    client.passage.client.begin(200, b"")
     client.passage.client.write(b"x")
     client.transport.lose(ConnectionResetError())
     assert client.passage.told == ["hang_up"]
@@ -771,7 +771,7 @@ async def test_a_shutdown_lets_the_answer_under_way_finish() -> None:
 async def test_a_shutdown_lets_a_stream_that_has_begun_finish() -> None:
     client = Connection()
     client.feed(post())
-    client.passage.client.begin(200, [])
+    client.passage.client.begin(200, b"")
     client.protocol.shutdown()
     client.passage.client.end(b"data: 1\n\n")
     assert client.sent[0][2] == b"data: 1\n\n"
@@ -848,14 +848,14 @@ async def test_a_conversation_over_a_real_connection() -> None:
         writer.write(post(large))
         await until(lambda: forwarder.passages)
         assert forwarder.bodies == [large]
-        forwarder.passages[0].client.answer(200, [], large)
+        forwarder.passages[0].client.answer(200, b"", large)
         assert (await read_answer(reader))[2] == large
         writer.write(MODELS)
         assert (await read_answer(reader))[0] == 200
         writer.write(post(b"{}", *H2C))
         await until(lambda: len(forwarder.passages) == 2)
         stream = forwarder.passages[1].client
-        stream.begin(200, [])
+        stream.begin(200, b"")
         stream.write(b"a" * 10)
         stream.end(b"b" * 10)
         assert (await read_answer(reader))[2] == b"a" * 10 + b"b" * 10
@@ -874,7 +874,7 @@ async def test_a_real_client_that_does_not_read_pauses_its_passage() -> None:
         writer.write(post())
         await until(lambda: forwarder.passages)
         passage, total = forwarder.passages[0], 0
-        passage.client.begin(200, [])
+        passage.client.begin(200, b"")
         while not passage.told:
             passage.client.write(b"x" * 100_000)
             total += 100_000
@@ -893,7 +893,7 @@ async def test_the_server_stops_after_the_answer_under_way() -> None:
         await until(lambda: forwarder.passages)
         running.should_exit = True
         await until(lambda: not forwarder.passages[0].client._is_lasting)  # type: ignore[attr-defined]
-        forwarder.passages[0].client.answer(200, [], b"last")
+        forwarder.passages[0].client.answer(200, b"", b"last")
         answer = await read_answer(reader)
         assert (answer[1]["connection"], answer[2]) == ("close", b"last")
         assert await reader.read() == b""

@@ -10,8 +10,9 @@ import pytest
 from gateway.errors import BadRequest, Draining, GatewayError, NoReplica, UnknownRoute, UpstreamFailed
 from gateway.fleet.replica import Replica
 from gateway.proxy.body import parse_fields
+from gateway.proxy.call import Call
 from gateway.proxy.endpoints import ENDPOINTS
-from gateway.proxy.forward import Call, Forwarder, Passage, placement_headers
+from gateway.proxy.forward import Forwarder, Passage, placement_lines
 from gateway.proxy.upstream import Upstream
 from gateway.telemetry.requests import RequestRecord
 from gateway.traffic.routes import ModelRoute, RouteBoard, Routes, VersionRoute
@@ -452,11 +453,9 @@ def test_a_version_without_a_replica_says_why() -> None:
     assert isinstance(error, NoReplica)
     assert "warming" in error.message
     assert error.retry_after_s is not None
-    assert placement_headers(asked.record) == [
-        (b"x-request-id", b"id1"),
-        (b"x-gateway-model", b"shapes"),
-        (b"x-gateway-version", b"v2"),
-    ]
+    assert placement_lines(asked.record) == (
+        b"x-request-id: id1\r\nx-gateway-model: shapes\r\nx-gateway-version: v2\r\n"
+    )
 
 
 def test_the_version_header_pins() -> None:
@@ -526,9 +525,24 @@ def test_the_first_source_that_says_something_is_the_sticky_key(sticky_by: tuple
     assert relay._sticky_key(asked, parse_fields(asked.body), board.routes, "shapes") == key
 
 
-def test_of_a_header_sent_twice_the_first_counts() -> None:
-    assert call({}, (b"x", b"1"), (b"x", b"2")).header(b"x") == "1"
-    assert call({}).header(b"x") is None
+def test_new_routes_are_followed_by_the_very_next_request() -> None:
+    board = RouteBoard(routes("unix:///a"))
+    upstream = FakeUpstream()
+    relay = Forwarder(board, upstream)  # type: ignore[arg-type]
+    session = (b"x-session-id", b"1")
+    for address in ("unix:///a", "unix:///a", "unix:///b", "unix:///a"):
+        if upstream.asked and upstream.asked[-1][0] != address:
+            board.publish(routes(address))
+        relay.forward(call({"model": "shapes"}, session), RecordingClient())
+        assert upstream.asked[-1][0] == address
+
+
+def test_what_is_remembered_of_clients_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.proxy.forward._MAX_RESOLVED", 5)
+    relay = Forwarder(RouteBoard(routes("unix:///a")), FakeUpstream())  # type: ignore[arg-type]
+    for number in range(50):
+        relay.forward(call({"model": "shapes", "user": f"user{number}"}), RecordingClient())
+        assert len(relay._resolved) <= 6
 
 
 @pytest.mark.parametrize("routing", ["least_loaded", "round_robin"])

@@ -1,6 +1,6 @@
 import pytest
 
-from gateway.proxy.headers import for_client, for_engine, request_id
+from gateway.proxy.headers import lines_for_client, lines_for_engine, request_id, write_lines
 
 
 @pytest.mark.parametrize("offered", [b"abc", b"a.b_c-d:9", b"x" * 128])
@@ -25,12 +25,9 @@ def test_secrets_and_framing_stay_out_of_the_engine() -> None:
         (b"accept", b"text/event-stream"),
         (b"traceparent", b"00-1-2-3"),
     ]
-    assert for_engine(client, "id1") == [
-        (b"accept", b"text/event-stream"),
-        (b"traceparent", b"00-1-2-3"),
-        (b"content-type", b"application/json"),
-        (b"x-request-id", b"id1"),
-    ]
+    assert lines_for_engine(client) == (
+        b"accept: text/event-stream\r\ntraceparent: 00-1-2-3\r\ncontent-type: application/json\r\n"
+    )
 
 
 def test_the_client_gets_what_belongs_to_the_answer() -> None:
@@ -42,4 +39,9 @@ def test_the_client_gets_what_belongs_to_the_answer() -> None:
         (b"transfer-encoding", b"chunked"),
         (b"x-engine", b"1"),
     ]
-    assert for_client(engine) == [(b"content-type", b"application/json"), (b"x-engine", b"1")]
+    assert lines_for_client(engine) == b"content-type: application/json\r\nx-engine: 1\r\n"
+
+
+def test_lines_are_what_goes_over_the_wire() -> None:
+    assert write_lines([]) == b""
+    assert write_lines([(b"a", b"1"), (b"a", b"")]) == b"a: 1\r\na: \r\n"

@@ -35,7 +35,7 @@ async def test_a_request_is_written_and_its_answer_read(tmp_path: Path) -> None:
         assert (reader.status, reader.data) == (200, b'{"a": 1}')
         assert (b"content-type", b"application/json") in reader.headers
         assert engine.requests == [
-            b'POST /v1/x HTTP/1.1\r\nhost: engine\r\ncontent-length: 8\r\nx-a: 1\r\n\r\n{"q": 1}'
+            b'POST /v1/x HTTP/1.1\r\nhost: engine\r\ncontent-length: 8\r\nx-request-id: id1\r\nx-a: 1\r\n\r\n{"q": 1}'
         ]
 
 
@@ -317,7 +317,7 @@ async def test_a_client_that_takes_nothing_is_given_up() -> None:
 
 @pytest.mark.parametrize("body", [[b""], [b"ab", memoryview(b"c")], [b"x" * 100_000, memoryview(b"y")]])
 def test_the_head_tells_the_length_of_all_pieces(body: Sequence[Piece]) -> None:
-    head = write_head("unix:///e", "/v1/x", [(b"a", b"1"), (b"b", b"2")], sum(map(len, body)))
+    head = write_head("unix:///e", "/v1/x", b"a: 1\r\nb: 2\r\n", "id1", sum(map(len, body)))
     assert head.startswith(b"POST /v1/x HTTP/1.1\r\n")
     assert head.endswith(b"\r\na: 1\r\nb: 2\r\n\r\n")
     assert b"content-length: %d\r\n" % len(b"".join(body)) in head
