@@ -78,7 +78,7 @@ class PublicPort:
         if self._server is not None:
             await asyncio.wait([self._server.serving], timeout=_FLUSH_S)
         if self._log is not None:
-            self._log.flush()
+            self._log.close()
 
 
 def settle_memory() -> None:

@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import os
+import queue
 import select
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,20 +16,27 @@ logger = logging.getLogger(__name__)
 
 _FLUSH_AFTER_S = 0.2
 _FLUSH_AT_LINES = 500
+_MOST_BATCHES = 200
+_CLOSE_TIMEOUT_S = 2.0
 
 
 class RequestLog:
     """Lines to a file, or to stderr without a path. They are written a fifth of a second later at most.
 
-    Raises OSError for a file that cannot be opened. A disk that fails or fills up later loses lines, never requests;
-    a stderr that nobody reads holds everything up, so where that can be, give a path.
+    Raises OSError for a file that cannot be opened. A disk that fails or fills up later, or a stderr that nobody reads,
+    loses lines, never requests: a thread writes, and what it cannot keep up with is dropped. `close` ends it.
     """
 
     def __init__(self, path: Path | None) -> None:
         # A logging library formats, locks and writes each line by itself: a tenth of a request's whole cost.
-        self._fd = sys.stderr.fileno() if path is None else _open(path)
+        fd = sys.stderr.fileno() if path is None else _open(path)
         # Other relays may write to the same stderr: a pipe keeps only what is this short in one piece.
-        self._most_bytes = select.PIPE_BUF if path is None else sys.maxsize
+        most_bytes = select.PIPE_BUF if path is None else sys.maxsize
+        self._batches: queue.Queue[bytes | None] = queue.Queue(_MOST_BATCHES)
+        self._writer = threading.Thread(
+            target=_write_batches, args=(self._batches, fd, most_bytes), name="request log", daemon=True
+        )
+        self._writer.start()
         self._lines: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
         self._second = 0
@@ -54,22 +63,46 @@ class RequestLog:
             self._timer = asyncio.get_running_loop().call_later(_FLUSH_AFTER_S, self.flush)
 
     def flush(self) -> None:
-        """Write what has gathered."""
+        """Hand what has gathered to the writer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if not self._lines:
+            return
         data = "".join(self._lines).encode()
         self._lines.clear()
-        while data:
-            end = len(data) if len(data) <= self._most_bytes else data.rfind(b"\n", 0, self._most_bytes) + 1
-            try:
-                data = data[os.write(self._fd, data[: end or len(data)]) :]
-                self._is_failing = False
-            except OSError as error:
-                if not self._is_failing:
-                    logger.error("the request log cannot be written, lines are lost: %s", error)  # noqa: TRY400
-                self._is_failing = True
-                return
+        try:
+            self._batches.put_nowait(data)
+            self._is_failing = False
+        except queue.Full:
+            if not self._is_failing:
+                logger.error("the request log takes nothing any more, lines are lost")  # noqa: TRY400 - says it all
+            self._is_failing = True
+
+    def close(self) -> None:
+        """Write what is left and end, within two seconds."""
+        self.flush()
+        try:
+            self._batches.put(None, timeout=_CLOSE_TIMEOUT_S)
+        except queue.Full:
+            return
+        self._writer.join(_CLOSE_TIMEOUT_S)
+
+
+def _write_batches(batches: "queue.Queue[bytes | None]", fd: int, most_bytes: int) -> None:
+    """The writer: whole lines at a time, never more than `most_bytes` at once, until None comes."""
+    is_failing = False
+    while (data := batches.get()) is not None:
+        try:
+            while data:
+                end = len(data) if len(data) <= most_bytes else data.rfind(b"\n", 0, most_bytes) + 1
+                data = data[os.write(fd, data[: end or len(data)]) :]
+            is_failing = False
+        except OSError as error:
+            if not is_failing:
+                logger.error("the request log cannot be written, lines are lost: %s", error)  # noqa: TRY400
+            is_failing = True
+        batches.task_done()
 
 
 def _open(path: Path) -> int:

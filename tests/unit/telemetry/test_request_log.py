@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import logging
 import os
@@ -51,6 +52,12 @@ def path(tmp_path: Path) -> Path:
 def write(log: RequestLog, record: RequestRecord, total_s: float) -> None:
     log.write(record, total_s)
     log.flush()
+    settle(log)
+
+
+def settle(log: RequestLog) -> None:
+    """Wait until the writer has done with all it was handed."""
+    log._batches.join()
 
 
 def test_a_line_has_every_field_in_a_fixed_order(path: Path) -> None:
@@ -120,6 +127,7 @@ def test_lines_gather_until_the_timer_fires_one_timer_for_all(path: Path, loop: 
     assert path.read_text() == ""
     [timer] = loop.timers
     timer.callback()
+    settle(log)
     assert path.read_text().count("\n") == 3
     log.write(DONE, 0.0)
     assert len(loop.timers) == 2
@@ -129,12 +137,15 @@ def test_many_lines_do_not_wait_for_the_timer(path: Path, loop: FakeLoop) -> Non
     log = RequestLog(path)
     for _ in range(500):
         log.write(DONE, 0.0)
+    settle(log)
     assert path.read_text().count("\n") == 500
     assert [timer.is_cancelled for timer in loop.timers] == [True]
 
 
 def test_a_flush_with_nothing_to_write_writes_nothing(path: Path) -> None:
-    RequestLog(path).flush()
+    log = RequestLog(path)
+    log.flush()
+    settle(log)
     assert path.read_text() == ""
 
 
@@ -181,6 +192,7 @@ def test_lines_for_stderr_leave_in_whole_lines_that_a_pipe_keeps_together(monkey
     for _ in range(100):
         log.write(DONE, 0.25)
     log.flush()
+    settle(log)
     assert len(written) > 1
     assert all(len(data) <= 4096 and data.endswith(b"\n") for data in written)
     assert b"".join(written).count(b"\n") == 100
@@ -189,3 +201,37 @@ def test_lines_for_stderr_leave_in_whole_lines_that_a_pipe_keeps_together(monkey
 class FakeStderr:
     def fileno(self) -> int:
         return 2
+
+
+def test_a_log_that_nobody_reads_holds_nothing_up_and_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 4096)
+    os.set_blocking(writing, True)
+    monkeypatch.setattr("gateway.telemetry.request_log._MOST_BATCHES", 3)
+    monkeypatch.setattr("gateway.telemetry.request_log._open", lambda path: writing)
+    monkeypatch.setattr("gateway.telemetry.request_log._CLOSE_TIMEOUT_S", 0.05)
+    log = RequestLog(Path("full"))
+    log.write(DONE, 0.0)
+    log.flush()
+    while not log._batches.empty():  # the writer has it, and waits for the pipe from now on
+        time.sleep(0.001)
+    started_s = time.monotonic()
+    for _ in range(20 * 500):
+        log.write(DONE, 0.0)
+    log.close()
+    assert time.monotonic() - started_s < 5
+    assert caplog.messages == ["the request log takes nothing any more, lines are lost"]
+    os.close(reading)  # ends the writer's wait
+
+
+def test_closing_writes_what_is_left_and_ends_the_writer(path: Path) -> None:
+    log = RequestLog(path)
+    log.write(DONE, 0.0)
+    log.close()
+    assert path.read_text().count("\n") == 1
+    assert not log._writer.is_alive()
