@@ -105,8 +105,20 @@ class RemoteWatch:
         failed = 0
         while failed < self._timing.failed_checks:
             await asyncio.sleep(self._timing.health_every_s)
-            failed = 0 if await probe.is_healthy() else failed + 1
+            failed = 0 if await self._is_well(probe) else failed + 1
         raise ProbeFailed(f"{self.spec.address}/health failed {failed} times in a row")
+
+    async def _is_well(self, probe: RemoteProbe) -> bool:
+        """Raises ProbeFailed when it has become another engine: it would be asked for a model that it does not have."""
+        if not await probe.is_healthy():
+            return False
+        try:
+            name = await probe.read_served_name()
+        except ProbeFailed:
+            return False
+        if name != self.served_name:
+            raise ProbeFailed(f"{self.spec.address} now calls its model {name!r}, not {self.served_name!r}")
+        return True
 
     def _fail(self, reason: str) -> None:
         if reason != self.status.reason:

@@ -113,6 +113,26 @@ async def test_checks_that_fail_in_a_row_take_it_out_until_it_is_back(bench: Ben
     assert len(bench.probe.warmed) == 2
 
 
+async def test_one_that_comes_back_as_another_engine_is_met_anew_at_once(bench: Bench) -> None:
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.probe.name = "another"
+    await bench.reach(EngineState.FAILED)
+    assert bench.watch.status.reason == "http://far:8000 now calls its model 'another', not 'shapes'"
+    await bench.reach(EngineState.READY)
+    assert bench.watch.served_name == "another"
+
+
+async def test_a_single_time_without_a_name_changes_nothing(bench: Bench) -> None:
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.probe.name = None
+    await turn(bench.probe)
+    bench.probe.name = "shapes"
+    await turn(bench.probe)
+    assert bench.states() == [EngineState.READY]
+
+
 async def test_the_time_in_a_state_counts_from_its_beginning(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter(range(1000, 10**6))
     monkeypatch.setattr("gateway.engines.remote.time.time", lambda: float(next(seconds)))
