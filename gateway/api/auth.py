@@ -17,12 +17,10 @@ class KeyRing:
 
     def check(self, headers: Mapping[bytes, bytes]) -> str:
         """The name of the key that a request shows. Raises Unauthorized where it shows none or an unknown one."""
-        offered = headers.get(b"authorization")
-        if offered is not None:
-            scheme, _, key = offered.partition(b" ")
-            key = key.strip() if scheme.lower() == b"bearer" else b""
-        else:
-            key = headers.get(b"x-api-key", b"").strip()
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer":  # none, or one for a proxy on the way
+            key = headers.get(b"x-api-key", b"")
+        key = key.strip()
         if not key:
             raise Unauthorized(f"This request shows no API key: {_HOW}")
         name = self._hashes.get(hashlib.sha256(key).digest())

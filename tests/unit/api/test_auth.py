@@ -17,6 +17,7 @@ RING = KeyRing({hashlib.sha256(key).digest(): name for key, name in ((b"key-a", 
         ({b"x-api-key": b"key-a"}, "team-a"),
         ({b"x-api-key": b" key-a "}, "team-a"),
         ({b"authorization": b"Bearer key-a", b"x-api-key": b"key-b"}, "team-a"),
+        ({b"authorization": b"Basic dXNlcjpwYXNz", b"x-api-key": b"key-b"}, "team-b"),
     ],
 )
 def test_a_known_key_gives_its_name(headers: dict[bytes, bytes], name: str) -> None:
