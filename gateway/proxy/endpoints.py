@@ -9,7 +9,7 @@ class Endpoint:
     """How one relayed route is treated.
 
     `system_field` is the request field a version's system prompt goes into. `can_report_usage`: the route has
-    `stream_options`, so usage can be asked for. `last_events` are the starts of events that end a stream in order;
+    `stream_options`, so usage can be asked for. `last_events` are fields, name and value, that end a stream in order;
     `error_style` is the shape of the error event that ends a broken one.
     """
 
@@ -17,17 +17,17 @@ class Endpoint:
     is_generation: bool = True
     system_field: Literal["messages", "instructions", "system"] | None = None
     can_report_usage: bool = False
-    last_events: tuple[bytes, ...] = (b"data: [DONE]",)
+    last_events: tuple[tuple[bytes, bytes], ...] = ((b"data", b"[DONE]"),)
     error_style: Literal["openai", "responses", "anthropic"] = "openai"
 
 
 _RESPONSES_ENDS = (
-    b"event: response.completed",
-    b"event: response.incomplete",
-    b"event: response.failed",
-    b"event: error",
+    (b"event", b"response.completed"),
+    (b"event", b"response.incomplete"),
+    (b"event", b"response.failed"),
+    (b"event", b"error"),
 )
-_MESSAGES_ENDS = (b"event: message_stop", b"event: error")
+_MESSAGES_ENDS = ((b"event", b"message_stop"), (b"event", b"error"))
 _ALL = (
     Endpoint("/v1/chat/completions", system_field="messages", can_report_usage=True),
     Endpoint("/v1/completions", can_report_usage=True),

@@ -6,6 +6,7 @@ they are searched by `find`: `in` asks first whether the needle is a number, and
 """
 
 import re
+from functools import cache
 
 import msgspec
 
@@ -84,7 +85,8 @@ class EventStream:
         self.usage: Usage | None = None
         self.has_ended = False
         self.event_count = 0
-        self._last_events = endpoint.last_events
+        self._hints = tuple(value for _, value in endpoint.last_events)
+        self._last_event = _find_field(endpoint.last_events)
         self._hides_usage = hides_usage
         self._renaming = renaming
         self._held: list[bytes] = []
@@ -115,8 +117,8 @@ class EventStream:
             self.event_count += data.count(b"\r\n\r\n")
         if self._renaming is not None or data.find(_USAGE_KEY) >= 0:
             data = b"".join(map(self._pass, _split_events(data)))
-        for last in self._last_events:
-            if data.find(last) >= 0:
+        for hint in self._hints:
+            if data.find(hint) >= 0:
                 self._note_end(data)
         return data
 
@@ -142,9 +144,8 @@ class EventStream:
         return event if self._renaming is None else self._renaming.apply(event)
 
     def _note_end(self, events: bytes) -> None:
-        for last in self._last_events:
-            if events.startswith(last) or b"\n" + last in events:
-                self.has_ended = True
+        if self._last_event.search(events):
+            self.has_ended = True
 
 
 def error_event(error: GatewayError, endpoint: Endpoint) -> bytes:
@@ -156,6 +157,12 @@ def error_event(error: GatewayError, endpoint: Endpoint) -> bytes:
     else:
         body = msgspec.json.encode({"type": "error", "code": error.code, "message": error.message, "param": None})
     return b"event: error\ndata: " + body + b"\n\n"
+
+
+@cache
+def _find_field(fields: tuple[tuple[bytes, bytes], ...]) -> re.Pattern[bytes]:
+    """A pattern for lines with one of `fields`; the space behind the colon is the writer's choice."""
+    return re.compile(b"|".join(rb"^%b: ?%b" % (name, re.escape(value)) for name, value in fields), re.MULTILINE)
 
 
 def _has_blank_line(data: bytes) -> bool:

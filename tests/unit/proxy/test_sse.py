@@ -200,8 +200,17 @@ def test_a_last_event_without_its_blank_line_ends_the_stream() -> None:
         assert events.has_ended
 
 
-def test_text_that_looks_like_the_end_is_not_the_end() -> None:
-    _, events = relay([b'data: {"choices":[{"delta":{"content":"data: [DONE]"}}]}\n\n'])
+@pytest.mark.parametrize("ending", [b"data:[DONE]\n\n", b"data: [DONE]\r\n\r\n", b": bye\ndata: [DONE]\n\n"])
+def test_the_end_is_seen_however_it_is_written(ending: bytes) -> None:
+    for chunks in ([FIRST + ending], [FIRST, ending], [FIRST, ending, COMMENT]):
+        out, events = relay(chunks)
+        assert out == b"".join(chunks)
+        assert events.has_ended
+
+
+@pytest.mark.parametrize("text", [b"data: [DONE]", b"\\ndata: [DONE]"])
+def test_text_that_looks_like_the_end_is_not_the_end(text: bytes) -> None:
+    _, events = relay([b'data: {"choices":[{"delta":{"content":"' + text + b'"}}]}\n\n'])
     assert not events.has_ended
 
 
