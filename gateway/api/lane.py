@@ -318,6 +318,8 @@ class LaneProtocol(HttpToolsProtocol):
         self._finish(self._call.record.status if self._call is not None else 200)
 
     def _write_head(self, status: int, lines: bytes) -> bytes:
+        if self._lane.forwarder.is_draining:  # the client's next request belongs elsewhere
+            self._is_lasting = False
         end = b"\r\n" if self._is_lasting and not self._is_deaf else b"connection: close\r\n\r\n"
         return STATUS_LINE[status] + self._lane.write_defaults(self.server_state.default_headers) + lines + end
 

@@ -49,6 +49,7 @@ class FakeForwarder:
         self.passages: list[FakePassage] = []
         self.bodies: list[bytes] = []
         self.failure: Exception | None = None
+        self.is_draining = False
 
     def forward(self, call: Call, client: Client) -> FakePassage:
         if self.failure is not None:
@@ -899,3 +900,17 @@ async def test_the_server_stops_after_the_answer_under_way() -> None:
         assert await reader.read() == b""
         writer.close()
     assert len(ledger.settled) == 1
+
+
+async def test_while_draining_every_answer_ends_its_connection() -> None:
+    client, streaming = Connection(), Connection()
+    client.feed(post(b"{}"))
+    streaming.feed(post(b"{}"))
+    client.forwarder.is_draining = streaming.forwarder.is_draining = True
+    client.answer()
+    streaming.passage.client.begin(200, b"content-type: text/event-stream\r\n")
+    streaming.passage.client.end(b"data: [DONE]\n\n")
+    for ended in (client, streaming):
+        ((_, headers, _),) = ended.sent
+        assert headers["connection"] == "close"
+        assert ended.transport.is_closing()
