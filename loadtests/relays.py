@@ -60,7 +60,7 @@ def running(
 ) -> Iterator[tuple[Child, int]]:
     """Our gateway as the overhead benchmark starts it, with that many relays, ready; and its port."""
     port, admin_port = find_ports(2)
-    site = Site(folder, Path(), port, admin_port, engines, key, 1)
+    site = Site(folder, Path(), sys.executable, port, admin_port, engines, key, 1)
     launch = ROUTERS[OURS].launch(site)
     path = folder / "gateway.yaml"
     settings = json.loads(path.read_text())

@@ -12,7 +12,7 @@ import uvloop
 
 from .bench import Bench
 from .measure import QUICK, Effort
-from .report import describe_machine, find_medians, plot, write_json, write_table
+from .report import describe_machine, describe_python, find_medians, plot, write_json, write_table
 from .routers import DIRECT, ROUTERS
 from .thresholds import judge
 
@@ -25,9 +25,10 @@ def _read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m loadtests.overhead", description=__doc__)
     parser.add_argument("--only", metavar="NAMES", help=f"some of {','.join(_NAMES)}")
     parser.add_argument("--envs", type=Path, default=_HERE / ".envs", help="folder of the other routers' environments")
+    parser.add_argument("--python", default=sys.executable, help="interpreter to run ours in, with its requirements")
     parser.add_argument("--out", type=Path, default=_HERE / "results", help="folder for JSON and plot")
     parser.add_argument("--quick", action="store_true", help="a short run: rough numbers")
-    parser.add_argument("--rounds", type=int, help="how often everything but memory is measured; medians are reported")
+    parser.add_argument("--rounds", type=int, help="how often all but memory is measured; medians are reported")
     parser.add_argument("--mixed", type=int, help="mixed requests over which memory must not grow")
     parser.add_argument("--arrivals", choices=("poisson", "even"), default="poisson", help="spacing at half load")
     parser.add_argument("--seed", type=int, default=1)
@@ -53,17 +54,20 @@ def main() -> int:
     options = _read_options()
     effort = _choose_effort(options)
     os.sched_setaffinity(0, {options.load_core})
-    bench = Bench(options.envs, router_cores={options.router_core}, load_cores={options.load_core}, effort=effort)
+    bench = Bench(
+        options.envs, options.python, router_cores={options.router_core}, load_cores={options.load_core}, effort=effort
+    )
     gc.freeze()
     gc.disable()  # a collection in the client would show as a router's latency
     uvloop.run(bench.run(options.names))
 
     numbers = {name: find_medians(bench.rounds[name]) for name in options.names if name in bench.rounds}
-    verdicts = judge(numbers)
+    verdicts = judge(bench.rounds)
     date = datetime.now(UTC)
     record = {
         "date": date.isoformat(timespec="seconds"),
         "machine": describe_machine(),
+        "python": describe_python(options.python),
         "versions": {name: ROUTERS[name].read_version(options.envs) for name in numbers if name in ROUTERS},
         "cores": {"router": options.router_core, "load": options.load_core},
         "effort": asdict(effort),

@@ -1,11 +1,12 @@
-"""One run: the mock engine on its core, then router after router on the other, round after round in turned order."""
+"""One run: the mock engine on its core, the routers on the other, measured in turns, round after round."""
 
+import contextlib
 import secrets
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 from .answers_check import RouterFault, check_answers, wait_until_ready
@@ -13,7 +14,8 @@ from .measure import (
     Effort,
     Reading,
     Target,
-    measure_chunks,
+    measure_chunks_64,
+    measure_chunks_256,
     measure_growth,
     measure_idle_memory,
     measure_latency,
@@ -27,15 +29,25 @@ from .requests import Requests
 from .routers import DIRECT, ROUTERS, Site
 
 _ROOT = Path(__file__).parents[2]
+_PHASES: tuple[Callable[[Target, Effort, Reading], Awaitable[Reading]], ...] = (
+    measure_requests,
+    measure_chunks_64,
+    measure_chunks_256,
+    measure_latency,
+    measure_pictures,
+)
 
 
 class Bench:
-    """Measures routers one at a time. `rounds` and `faults` grow while it runs, by name of router."""
+    """Measures routers in turns. `rounds` and `faults` grow while it runs, by name of router."""
 
-    def __init__(self, envs: Path, *, router_cores: set[int], load_cores: set[int], effort: Effort) -> None:
+    def __init__(
+        self, envs: Path, python: str, *, router_cores: set[int], load_cores: set[int], effort: Effort
+    ) -> None:
         self.rounds: dict[str, list[Reading]] = {}
         self.faults: dict[str, str] = {}
         self._envs = envs
+        self._python = python
         self._router_cores = router_cores
         self._load_cores = load_cores
         self._effort = effort
@@ -49,8 +61,13 @@ class Bench:
             mock = self._start_mock(Path(folder), ports)
             try:
                 wait_until_ready(ports[0], self._requests, mock)
-                for place in range(self._effort.rounds):
-                    await self._run_round(names if place % 2 == 0 else names[::-1], place, Path(folder), ports)
+                self.rounds = {name: [{}] for name in names}  # the first holds memory
+                for name in names:
+                    if name != DIRECT:
+                        print(f"memory: {name}", file=sys.stderr, flush=True)
+                        with self._noting_faults(name):
+                            await self._measure_memory(name, Path(folder), ports)
+                await self._run_rounds(names, Path(folder), ports)
             finally:
                 mock.stop()
 
@@ -58,65 +75,66 @@ class Bench:
         command = [sys.executable, "-m", "loadtests.overhead.mock", "--ports", *map(str, ports)]
         return Child(command, cores=self._load_cores, log=folder / "mock.log", folder=_ROOT, more_env={})
 
-    async def _run_round(self, names: Sequence[str], place: int, folder: Path, ports: Sequence[int]) -> None:
-        for name in names:
-            if name in self.faults:
-                continue
-            print(f"round {place + 1} of {self._effort.rounds}: {name}", file=sys.stderr, flush=True)
-            self.rounds.setdefault(name, []).append({})
-            try:
-                await self._take(name, measure_quiet(self._router_cores | self._load_cores))
+    async def _measure_memory(self, name: str, folder: Path, ports: Sequence[int]) -> None:
+        """In a fresh process: what load left behind in its heap would hide what streams take."""
+        with self._running(name, folder, ports) as (target, child):
+            await self._take(name, measure_idle_memory(target, child, self._effort))
+            await self._take(name, measure_growth(target, child, self._effort))
+
+    async def _run_rounds(self, names: Sequence[str], folder: Path, ports: Sequence[int]) -> None:
+        """All routers are up at once, idle but for the one that is measured, phase after phase in turns.
+
+        So each number of one router has those of the others close by in time, and ratios hold on a machine whose speed
+        changes from minute to minute.
+        """
+        with contextlib.ExitStack() as stack:
+            targets: dict[str, tuple[Target, Child | None]] = {}
+            for name in names:
                 if name == DIRECT:
-                    target = Target(ports[0], ports[0], None, self._requests)
-                    await self._take(name, measure_requests(target, self._effort))
-                else:
-                    own = folder / f"{name}-{place}"
-                    own.mkdir()
-                    await self._measure(name, own, ports, has_memory=place == 0)
-            except (RouterFault, OSError, TimeoutError, ExceptionGroup) as fault:
-                self.faults[name] = f"{type(fault).__name__}: {fault}"
-                print(f"  {self.faults[name]}", file=sys.stderr, flush=True)
+                    targets[name] = Target(ports[0], ports[0], None, self._requests), None
+                elif name not in self.faults:
+                    with self._noting_faults(name):
+                        targets[name] = stack.enter_context(self._running(name, folder, ports))
+            for place in range(self._effort.rounds):
+                print(f"round {place + 1} of {self._effort.rounds}", file=sys.stderr, flush=True)
+                order = list(targets) if place % 2 == 0 else list(targets)[::-1]
+                for name in order:
+                    self.rounds[name].append({})
+                quiet = await measure_quiet(self._router_cores | self._load_cores)
+                for phase in _PHASES:
+                    for name in order:
+                        target, child = targets[name]
+                        if name in self.faults or (child is None and phase is not measure_requests):
+                            continue
+                        with self._noting_faults(name):
+                            if child is not None:
+                                await wait_until_idle(child)
+                            self.rounds[name][-1] |= quiet
+                            await self._take(name, phase(target, self._effort, self.rounds[name][-1]))
 
-    async def _measure(self, name: str, folder: Path, ports: Sequence[int], *, has_memory: bool) -> None:
-        effort = self._effort
-        phases: list[Callable[[Target, Child], Awaitable[Reading]]] = [
-            lambda target, _: measure_requests(target, effort),
-            lambda target, _: measure_chunks(target, effort, 64),
-            lambda target, _: measure_chunks(target, effort, 256),
-            lambda target, _: measure_latency(target, effort, self.rounds[name][-1]["requests_s"] / 2),
-            lambda target, _: measure_pictures(target, effort),
-        ]
-        await self._with_router(name, folder, ports, phases)
-        if has_memory:  # a fresh process: what load left behind in its heap would hide what streams take
-            memory_phases: list[Callable[[Target, Child], Awaitable[Reading]]] = [
-                lambda target, child: measure_idle_memory(target, child, effort),
-                lambda target, child: measure_growth(target, child, effort),
-            ]
-            await self._with_router(name, folder, ports, memory_phases)
+    @contextlib.contextmanager
+    def _noting_faults(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (RouterFault, OSError, TimeoutError, ExceptionGroup) as fault:
+            self.faults[name] = f"{type(fault).__name__}: {fault}"
+            print(f"  {name}: {self.faults[name]}", file=sys.stderr, flush=True)
 
-    async def _with_router(
-        self,
-        name: str,
-        folder: Path,
-        ports: Sequence[int],
-        phases: Sequence[Callable[[Target, Child], Awaitable[Reading]]],
-    ) -> None:
+    @contextlib.contextmanager
+    def _running(self, name: str, folder: Path, ports: Sequence[int]) -> Iterator[tuple[Target, Child]]:
+        """A router, started and checked; stopped in the end. Raises RouterFault."""
         port, spare_port = find_ports(2)
-        site = Site(folder, self._envs, port, spare_port, (ports[0], ports[1]), self._key, self._effort.seed)
+        own = folder / f"{name}-{port}"
+        own.mkdir()
+        site = Site(own, self._envs, self._python, port, spare_port, (ports[0], ports[1]), self._key, self._effort.seed)
         launch = ROUTERS[name].launch(site)
         child = Child(
-            launch.command,
-            cores=self._router_cores,
-            log=folder / "output.log",
-            folder=launch.folder,
-            more_env=launch.env,
+            launch.command, cores=self._router_cores, log=own / "output.log", folder=launch.folder, more_env=launch.env
         )
         try:
             wait_until_ready(port, self._requests, child)
             check_answers(port, self._requests)
-            for phase in phases:
-                await wait_until_idle(child)
-                await self._take(name, phase(Target(port, ports[0], child, self._requests), child))
+            yield Target(port, ports[0], child, self._requests), child
         finally:
             child.stop()
 
@@ -125,7 +143,7 @@ class Bench:
         reading = await phase
         self.rounds[name][-1] |= reading
         shown = ", ".join(f"{metric} {value:.4g}" for metric, value in reading.items())
-        print(f"  {time.monotonic() - started_s:5.1f} s  {shown}", file=sys.stderr, flush=True)
+        print(f"  {time.monotonic() - started_s:5.1f} s  {name:<14} {shown}", file=sys.stderr, flush=True)
 
 
 def find_ports(count: int) -> list[int]:

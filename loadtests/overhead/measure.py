@@ -34,11 +34,11 @@ _AFTERMATH_S = 0.02  # what a router does after the last byte is part of the cos
 class Effort:
     """How long to look. `mixed` requests are sent unless `mixed_budget_s` runs out, which only a slow router meets."""
 
-    rounds: int = 3
-    warmup_s: float = 2.0
-    window_s: float = 6.0
-    segments: int = 3
-    pictures: int = 40
+    rounds: int = 7
+    warmup_s: float = 0.5
+    window_s: float = 2.5
+    segments: int = 2
+    pictures: int = 10
     mixed: int = 100_000
     mixed_budget_s: float = 300.0
     settle_s: float = 3.0
@@ -81,7 +81,7 @@ async def wait_until_idle(child: Child) -> None:
             return
 
 
-async def measure_requests(target: Target, effort: Effort) -> Reading:
+async def measure_requests(target: Target, effort: Effort, _: Reading) -> Reading:
     """Full answers in a closed loop: CPU of each, how many a second, and how busy the router's core was meanwhile."""
     counts = read_counts(target.engine_port)
     loop = ClosedLoop(target.port, target.requests.repeat())
@@ -99,7 +99,17 @@ async def measure_requests(target: Target, effort: Effort) -> Reading:
     return {"requests_s": answers / passed_s, "cpu_ms_request": 1e3 * cpu_s / answers, "core_busy": cpu_s / passed_s}
 
 
-async def measure_chunks(target: Target, effort: Effort, streams: int) -> Reading:
+async def measure_chunks_64(target: Target, effort: Effort, _: Reading) -> Reading:
+    """See `_measure_chunks`."""
+    return await _measure_chunks(target, effort, 64)
+
+
+async def measure_chunks_256(target: Target, effort: Effort, _: Reading) -> Reading:
+    """See `_measure_chunks`."""
+    return await _measure_chunks(target, effort, 256)
+
+
+async def _measure_chunks(target: Target, effort: Effort, streams: int) -> Reading:
     """Streams that go on: CPU of each chunk that arrived, and how many arrived a second.
 
     A router that cannot keep the pace gets fewer chunks in the window; what each costs is right all the same.
@@ -117,11 +127,12 @@ async def measure_chunks(target: Target, effort: Effort, streams: int) -> Readin
     return {f"cpu_us_chunk_{streams}": 1e6 * cpu_s / events, f"chunks_s_{streams}": events / passed_s}
 
 
-async def measure_latency(target: Target, effort: Effort, rate: float) -> Reading:
-    """Latency of full answers at that rate, in turns to the engine and through the router, and the difference.
+async def measure_latency(target: Target, effort: Effort, known: Reading) -> Reading:
+    """Latency of full answers at half of the requests a second `known`, through the router and straight, in turns.
 
     Latency counts from the moment a request was meant to be sent.
     """
+    rate = known["requests_s"] / 2
     latencies: dict[bool, list[float]] = {False: [], True: []}
     cpu_s, answers = 0.0, 0
     # Enough answers for a 99th percentile, also of a router that gives 30 a second.
@@ -144,7 +155,7 @@ async def measure_latency(target: Target, effort: Effort, rate: float) -> Readin
     return reading
 
 
-async def measure_pictures(target: Target, effort: Effort) -> Reading:
+async def measure_pictures(target: Target, effort: Effort, _: Reading) -> Reading:
     """CPU of a request with a picture of 10 MB in it, one at a time."""
     request, tally = target.requests.write_picture(), Tally()
     connection = await connect(target.port, tally)

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,14 @@ def describe_machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 10**6,
         "kernel": platform.release(),
-        "python": platform.python_version(),
     }
+
+
+def describe_python(program: str) -> dict[str, str]:
+    """The interpreter that ours runs in. How it was built is worth more than its version."""
+    code = "import sys, sysconfig; print(sys.version); print(sysconfig.get_config_var('CONFIG_ARGS'))"
+    lines = subprocess.run([program, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    return {"program": Path(program).name, "version": lines[0], "built_with": lines[-1]}
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:

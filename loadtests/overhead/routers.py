@@ -9,7 +9,6 @@ import random
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,10 +24,14 @@ _OTHER_KEYS = 1000
 
 @dataclass(frozen=True)
 class Site:
-    """Where one router runs: its own folder, its ports, the engines behind it and the key that clients bring."""
+    """Where one router runs: its own folder, its ports, the engines behind it and the key that clients bring.
+
+    `python` is the interpreter that ours runs in.
+    """
 
     folder: Path
     envs: Path
+    python: str
     port: int
     spare_port: int
     engines: tuple[int, int]
@@ -82,7 +85,7 @@ def _launch_ours(site: Site) -> Launch:
     }
     path = site.folder / "gateway.yaml"
     path.write_text(json.dumps(settings, indent=1))  # JSON is YAML
-    return Launch([sys.executable, "-m", "gateway", "serve", "--config", str(path)], _ROOT, {"PYTHONPATH": str(_ROOT)})
+    return Launch([site.python, "-m", "gateway", "serve", "--config", str(path)], _ROOT, {"PYTHONPATH": str(_ROOT)})
 
 
 def _launch_nginx(site: Site) -> Launch:

@@ -1,6 +1,7 @@
 """What must hold, as data: numbers of our router against others of the same run, or alone."""
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,16 +53,18 @@ class Verdict:
         return self.value > limit if self.threshold.bound == "at most" else self.value < limit
 
 
-def judge(numbers: Mapping[str, Reading]) -> list[Verdict]:
-    """Look at every threshold that the routers of this run allow."""
-    return [_judge_one(threshold, numbers) for threshold in THRESHOLDS]
+def judge(rounds: Mapping[str, Sequence[Reading]]) -> list[Verdict]:
+    """Look at every threshold that the routers of this run allow. A ratio is the median of those of all rounds."""
+    return [_judge_one(threshold, rounds) for threshold in THRESHOLDS]
 
 
-def _judge_one(threshold: Threshold, numbers: Mapping[str, Reading]) -> Verdict:
-    for name in (OURS, threshold.than or OURS):
-        if threshold.metric not in numbers.get(name, {}):
-            return Verdict(threshold, None, f"{name} has no such number in this run")
-    value = numbers[OURS][threshold.metric]
-    if threshold.than is not None:
-        value /= numbers[threshold.than][threshold.metric]
-    return Verdict(threshold, value)
+def _judge_one(threshold: Threshold, rounds: Mapping[str, Sequence[Reading]]) -> Verdict:
+    metric, other = threshold.metric, threshold.than or OURS
+    values = [
+        ours[metric] / theirs[metric] if threshold.than else ours[metric]
+        for ours, theirs in zip(rounds.get(OURS, ()), rounds.get(other, ()), strict=False)
+        if metric in ours and metric in theirs
+    ]
+    if not values:
+        return Verdict(threshold, None, f"{OURS} and {other} have no such number in this run")
+    return Verdict(threshold, statistics.median(values))
