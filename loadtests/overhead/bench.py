@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from .answers_check import RouterFault, check_answers, wait_until_ready
@@ -14,6 +15,7 @@ from .measure import (
     Effort,
     Reading,
     Target,
+    is_idle,
     measure_chunks_64,
     measure_chunks_256,
     measure_growth,
@@ -22,20 +24,33 @@ from .measure import (
     measure_pictures,
     measure_quiet,
     measure_requests,
-    wait_until_idle,
 )
 from .processes import Child
 from .requests import Requests
 from .routers import DIRECT, ROUTERS, Site
 
 _ROOT = Path(__file__).parents[2]
-_PHASES: tuple[Callable[[Target, Effort, Reading], Awaitable[Reading]], ...] = (
+Phase = Callable[[Target, Effort, Reading], Awaitable[Reading]]
+_PHASES: tuple[Phase, ...] = (
     measure_requests,
     measure_chunks_64,
     measure_chunks_256,
     measure_latency,
     measure_pictures,
 )
+
+
+@dataclass(frozen=True)
+class Running:
+    """A router that runs; without a child it is the engine itself."""
+
+    target: Target
+    child: Child | None
+
+    def stop(self) -> None:
+        """End it."""
+        if self.child is not None:
+            self.child.stop()
 
 
 class Bench:
@@ -46,6 +61,7 @@ class Bench:
     ) -> None:
         self.rounds: dict[str, list[Reading]] = {}
         self.faults: dict[str, str] = {}
+        self._failed: set[tuple[str, Phase]] = set()
         self._envs = envs
         self._python = python
         self._router_cores = router_cores
@@ -55,7 +71,7 @@ class Bench:
         self._requests = Requests(self._key, effort.seed)
 
     async def run(self, names: Sequence[str]) -> None:
-        """Measure everything. A router that fails is noted in `faults` and left out of later rounds."""
+        """Measure everything. A phase that a router fails is noted in `faults` and left out of its later rounds."""
         with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
             ports = find_ports(2)
             mock = self._start_mock(Path(folder), ports)
@@ -77,9 +93,13 @@ class Bench:
 
     async def _measure_memory(self, name: str, folder: Path, ports: Sequence[int]) -> None:
         """In a fresh process: what load left behind in its heap would hide what streams take."""
-        with self._running(name, folder, ports) as (target, child):
-            await self._take(name, measure_idle_memory(target, child, self._effort))
-            await self._take(name, measure_growth(target, child, self._effort))
+        one = self._start(name, folder, ports)
+        try:
+            if one.child is not None:
+                await self._take(name, measure_idle_memory(one.target, one.child, self._effort))
+                await self._take(name, measure_growth(one.target, one.child, self._effort))
+        finally:
+            one.stop()
 
     async def _run_rounds(self, names: Sequence[str], folder: Path, ports: Sequence[int]) -> None:
         """All routers are up at once, idle but for the one that is measured, phase after phase in turns.
@@ -87,42 +107,61 @@ class Bench:
         So each number of one router has those of the others close by in time, and ratios hold on a machine whose speed
         changes from minute to minute.
         """
-        with contextlib.ExitStack() as stack:
-            targets: dict[str, tuple[Target, Child | None]] = {}
+        running: dict[str, Running] = {}
+        try:
             for name in names:
                 if name == DIRECT:
-                    targets[name] = Target(ports[0], ports[0], None, self._requests), None
+                    running[name] = Running(Target(ports[0], ports[0], None, self._requests), None)
                 elif name not in self.faults:
                     with self._noting_faults(name):
-                        targets[name] = stack.enter_context(self._running(name, folder, ports))
+                        running[name] = self._start(name, folder, ports)
             for place in range(self._effort.rounds):
                 print(f"round {place + 1} of {self._effort.rounds}", file=sys.stderr, flush=True)
-                order = list(targets) if place % 2 == 0 else list(targets)[::-1]
+                order = list(running) if place % 2 == 0 else list(running)[::-1]
                 for name in order:
                     self.rounds[name].append({})
                 quiet = await measure_quiet(self._router_cores | self._load_cores)
                 for phase in _PHASES:
                     for name in order:
-                        target, child = targets[name]
-                        if name in self.faults or (child is None and phase is not measure_requests):
-                            continue
-                        with self._noting_faults(name):
-                            if child is not None:
-                                await wait_until_idle(child)
+                        if running[name].child is not None or phase is measure_requests:
                             self.rounds[name][-1] |= quiet
-                            await self._take(name, phase(target, self._effort, self.rounds[name][-1]))
+                            await self._run_phase(name, running, phase, folder, ports)
+        finally:
+            for one in running.values():
+                one.stop()
+
+    async def _run_phase(
+        self, name: str, running: dict[str, Running], phase: Phase, folder: Path, ports: Sequence[int]
+    ) -> None:
+        """One phase of one router, which is at rest again when the next one's turn comes, or is started anew."""
+        if (name, phase) in self._failed:
+            return
+        one = running[name]
+        try:
+            await self._take(name, phase(one.target, self._effort, self.rounds[name][-1]))
+            is_sound = one.child is None or await is_idle(one.child)
+        except (RouterFault, OSError, TimeoutError, ExceptionGroup) as fault:
+            self._failed.add((name, phase))
+            self._note_fault(name, fault)
+            is_sound = False
+        if not is_sound:
+            one.stop()
+            with self._noting_faults(name):
+                running[name] = self._start(name, folder, ports)
+
+    def _note_fault(self, name: str, fault: Exception) -> None:
+        self.faults[name] = f"{type(fault).__name__}: {fault}"
+        print(f"  {name}: {self.faults[name]}", file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def _noting_faults(self, name: str) -> Iterator[None]:
         try:
             yield
         except (RouterFault, OSError, TimeoutError, ExceptionGroup) as fault:
-            self.faults[name] = f"{type(fault).__name__}: {fault}"
-            print(f"  {name}: {self.faults[name]}", file=sys.stderr, flush=True)
+            self._note_fault(name, fault)
 
-    @contextlib.contextmanager
-    def _running(self, name: str, folder: Path, ports: Sequence[int]) -> Iterator[tuple[Target, Child]]:
-        """A router, started and checked; stopped in the end. Raises RouterFault."""
+    def _start(self, name: str, folder: Path, ports: Sequence[int]) -> Running:
+        """Start and check a router. Raises RouterFault."""
         port, spare_port = find_ports(2)
         own = folder / f"{name}-{port}"
         own.mkdir()
@@ -134,9 +173,10 @@ class Bench:
         try:
             wait_until_ready(port, self._requests, child)
             check_answers(port, self._requests)
-            yield Target(port, ports[0], child, self._requests), child
-        finally:
+        except BaseException:
             child.stop()
+            raise
+        return Running(Target(port, ports[0], child, self._requests), child)
 
     async def _take(self, name: str, phase: Awaitable[Reading]) -> None:
         started_s = time.monotonic()

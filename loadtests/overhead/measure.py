@@ -71,14 +71,15 @@ async def measure_quiet(cores: set[int]) -> Reading:
     return {"others_busy": (busy_after - busy) / max(1.0, total_after - total)}
 
 
-async def wait_until_idle(child: Child) -> None:
-    """Return when a router has done with what an earlier phase left it, or after a while all the same."""
+async def is_idle(child: Child) -> bool:
+    """Wait until a router has done with what a phase left it; False when it has not after a while."""
     deadline_s = time.monotonic() + _IDLE_TIMEOUT_S
     while time.monotonic() < deadline_s:
         cpu_s, started_s = child.read_cpu_s(), time.monotonic()
         await asyncio.sleep(_IDLE_WINDOW_S)
         if child.read_cpu_s() - cpu_s < _IDLE_SHARE * (time.monotonic() - started_s):
-            return
+            return True
+    return False
 
 
 async def measure_requests(target: Target, effort: Effort, _: Reading) -> Reading:
@@ -132,6 +133,8 @@ async def measure_latency(target: Target, effort: Effort, known: Reading) -> Rea
 
     Latency counts from the moment a request was meant to be sent.
     """
+    if "requests_s" not in known:
+        raise RouterFault("half of its requests a second is not known")
     rate = known["requests_s"] / 2
     latencies: dict[bool, list[float]] = {False: [], True: []}
     cpu_s, answers = 0.0, 0
