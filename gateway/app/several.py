@@ -4,6 +4,7 @@ It is the parent of every other process. Control, which decides, can die and com
 noticing: engines live as long as the main process, and relays go by the last snapshot.
 """
 
+import asyncio
 import json
 import logging
 import socket
@@ -50,9 +51,13 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
     )
     tasks = TaskSet()
     with runtime_dir(settings) as folder:
-        if not await hub.start():
+        starting = tasks.start(hub.start(), "start")
+        stopping = tasks.start(orders.stop.wait(), "stop")
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not (starting.done() and starting.result()):
             await hub.close()
-            return 1
+            await tasks.close()
+            return 0 if orders.stop.is_set() else 1
         start_engines(supervisor, settings, folder)
         gateway = Gateway(
             supervisor, show_url(public_sockets[0].getsockname()), show_url(admin_sockets[0].getsockname())

@@ -20,6 +20,8 @@ from gateway.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
 
+_OVERSLEPT_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
@@ -152,12 +154,16 @@ class Child:
     async def _watch(self, process: asyncio.subprocess.Process) -> str:
         tasks = TaskSet()
         ending = tasks.start(process.wait(), f"{self._spec.name} exit")
-        silence = ""
+        silence, looked_s = "", time.monotonic()
         try:
             while not ending.done():
                 await asyncio.wait((ending,), timeout=self._timing.look_every_s)
+                now_s = time.monotonic()
+                if now_s - looked_s > self._timing.look_every_s + _OVERSLEPT_S:
+                    self._heard_s = now_s  # it was we who slept, perhaps with the whole machine
+                looked_s = now_s
                 allowed_s = self._timing.silence_s if self._is_up else self._timing.start_timeout_s
-                if not silence and time.monotonic() - self._heard_s > allowed_s:
+                if not silence and now_s - self._heard_s > allowed_s:
                     silence = f"said nothing for {allowed_s:g} s and was killed"
                     self.kill()
         finally:

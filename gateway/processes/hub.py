@@ -117,11 +117,11 @@ class Hub:
     def _hear_relay(self, slot: int, message: AnyMessage) -> None:
         if isinstance(message, Report):
             self._reports[slot] = message
-            missing = self._asked.get(message.answers)
-            if missing is not None:
-                missing.discard(slot)
-                if not missing:
-                    self._answer(message.answers)
+            # The answer to one question is as good for those that were asked before it.
+            for number in [number for number in self._asked if number <= message.answers]:
+                self._asked[number].discard(slot)
+                if not self._asked[number]:
+                    self._answer(number)
 
     def _answer(self, number: int) -> None:
         """Tell control what the relays have reported. One that is silent counts with what it said last."""

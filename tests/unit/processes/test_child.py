@@ -2,6 +2,7 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -117,6 +118,19 @@ async def test_one_that_falls_silent_is_killed_and_replaced(bench: Bench, caplog
     with caplog.at_level(logging.ERROR):
         await until(lambda: child.starts == 2)
     assert caplog.messages == ["a child said nothing for 0.2 s and was killed: it is started again"]
+
+
+async def test_silence_while_the_keeper_itself_slept_does_not_count(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jump_s = 0.0
+    clock = time.monotonic
+    monkeypatch.setattr("gateway.processes.child.time.monotonic", lambda: clock() + jump_s)
+    child = bench.keep("silent", replace(TIMING, silence_s=20.0))
+    await child.came_up()
+    jump_s = 3600.0  # as after a machine was suspended
+    await asyncio.sleep(0.3)
+    assert child.starts == 1
 
 
 async def test_one_that_never_says_that_it_is_up_is_given_up(bench: Bench) -> None:

@@ -121,6 +121,15 @@ async def test_a_relay_that_does_not_answer_counts_with_what_it_said_last() -> N
     assert len(bench.control.told) == 1
 
 
+async def test_two_who_ask_at_once_both_get_an_answer_at_once() -> None:
+    bench = Bench()
+    bench.control.say(Ask(1))
+    bench.control.say(Ask(2))
+    for relay in bench.relays:  # each heard both before it could answer the first
+        relay.say(report(1, answers=2))
+    assert [message.number for message in bench.control.told if isinstance(message, Reports)] == [1, 2]
+
+
 async def test_what_nobody_waits_for_is_ignored() -> None:
     bench = Bench()
     for process in bench.made:
