@@ -295,6 +295,10 @@ class LaneProtocol(HttpToolsProtocol):
         write_pieces(self.transport, (self._write_head(status, lines), body))
         self._finish(status)
 
+    def abandon(self) -> None:
+        """End the connection: the answer cannot be ended."""
+        self.transport.abort()
+
     def begin(self, status: int, lines: bytes) -> None:
         """Send the head of a stream. HTTP/1.0 knows no chunks: there the end of the connection ends the stream."""
         if self._call is not None:

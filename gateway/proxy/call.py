@@ -42,6 +42,9 @@ class Client(Protocol):
     def refuse(self, error: GatewayError) -> None:
         """Send an error of the gateway's own."""
 
+    def abandon(self) -> None:
+        """A defect of ours struck while the answer was being ended: nothing sound can be sent any more."""
+
     def begin(self, status: int, lines: bytes) -> None:
         """Send the head of a stream."""
 

@@ -4,7 +4,16 @@ import random
 import time
 from collections.abc import Sequence
 
-from gateway.errors import BadRequest, Draining, GatewayError, Headers, NoReplica, UnknownRoute, UpstreamFailed
+from gateway.errors import (
+    BadRequest,
+    Draining,
+    GatewayError,
+    Headers,
+    NoReplica,
+    OperatorFault,
+    UnknownRoute,
+    UpstreamFailed,
+)
 from gateway.fleet.replica import Replica
 from gateway.proxy import body as request_body
 from gateway.proxy.beginning import read_beginning
@@ -227,6 +236,8 @@ class Passage:
     def on_failure(self, error: GatewayError) -> None:
         """See `Reader`. A stream that has begun ends with an error event; anything else is still a clean error."""
         if self.is_over:
+            if isinstance(error, OperatorFault):  # a defect struck while we were ending it
+                self._client.abandon()
             return
         if self._events is not None:
             self._finish_stream("broken", error_event(error, self._call.endpoint))

@@ -62,6 +62,10 @@ class RecordingClient:
         self.status, self.error = error.status, error
         self._tell("refuse", is_last=True)
 
+    def abandon(self) -> None:
+        self.steps.append("abandon")
+        self.over.set()
+
     def begin(self, status: int, lines: bytes) -> None:
         self.status, self.headers = status, read_lines(lines)
         self._tell("begin")

@@ -914,3 +914,11 @@ async def test_while_draining_every_answer_ends_its_connection() -> None:
         ((_, headers, _),) = ended.sent
         assert headers["connection"] == "close"
         assert ended.transport.is_closing()
+
+
+async def test_an_answer_that_cannot_be_ended_ends_the_connection() -> None:
+    client = Connection()
+    client.feed(post(b"{}"))
+    client.passage.client.abandon()
+    assert client.transport.is_closing()
+    assert client.sent == []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import BadRequest, Draining, GatewayError, NoReplica, UnknownRoute, UpstreamFailed
+from gateway.errors import BadRequest, Draining, GatewayError, NoReplica, OperatorFault, UnknownRoute, UpstreamFailed
 from gateway.fleet.replica import Replica
 from gateway.proxy.body import parse_fields
 from gateway.proxy.call import Call
@@ -563,3 +563,24 @@ def test_the_same_beginning_goes_to_the_same_replica() -> None:
         relay.forward(call({"messages": turns}), RecordingClient()).hang_up()
         turns += [{"role": "assistant", "content": "A circle."}, {"role": "user", "content": "Sure?"}]
     assert len({address for address, _ in upstream.asked}) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "step"), [({"model": "shapes"}, "answer"), ({"model": "shapes", "stream": True}, "end")]
+)
+async def test_a_defect_while_an_answer_is_ended_ends_the_connection(body: Any, step: str) -> None:
+    def fail(taken: str) -> None:
+        if taken == step:
+            raise RuntimeError("a defect")
+
+    told = Told(body, fail)
+    if step == "end":
+        told.begun(*EVENTS)
+    else:
+        told.passage.on_head(200, [])
+        told.passage.on_data(ANSWER)
+    with pytest.raises(RuntimeError):
+        told.passage.on_end()
+    told.passage.on_failure(OperatorFault("The gateway failed on this answer."))
+    assert told.client.steps[-2:] == [step, "abandon"]
+    assert told.relay.running == {}
