@@ -108,7 +108,13 @@ class ServerSettings(Section):
 
     host: Text = Field(default="0.0.0.0", description="Address the public port listens on.")  # noqa: S104, public is its purpose
     port: Port = Field(default=8000, description="Public port; 0 takes any free one.")
-    relays: int = Field(default=1, ge=1, le=64, description="Processes that answer the public port.")
+    relays: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that answer the public port, each on one core at most. "
+        "With more than one, the admin port has a process of its own too.",
+    )
     max_body_bytes: Size = Field(
         default=64 * 2**20, description="Largest request body, a number of bytes or a size (`64MiB`)."
     )
