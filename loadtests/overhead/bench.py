@@ -163,8 +163,7 @@ class Bench:
     def _start(self, name: str, folder: Path, ports: Sequence[int]) -> Running:
         """Start and check a router. Raises RouterFault."""
         port, spare_port = find_ports(2)
-        own = folder / f"{name}-{port}"
-        own.mkdir()
+        own = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
         site = Site(own, self._envs, self._python, port, spare_port, (ports[0], ports[1]), self._key, self._effort.seed)
         launch = ROUTERS[name].launch(site)
         child = Child(
