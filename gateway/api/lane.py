@@ -181,7 +181,8 @@ class LaneProtocol(HttpToolsProtocol):
             self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._has_head:  # what comes behind the body, as a trailer, is no header
+        # Behind the body stand trailers, which are no headers, and what a client pipelines, which is not read.
+        if not self._has_head and not self._is_deaf:
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:

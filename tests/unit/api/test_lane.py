@@ -1,5 +1,6 @@
 import asyncio
 import functools
+import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -922,3 +923,19 @@ async def test_an_answer_that_cannot_be_ended_ends_the_connection() -> None:
     client.passage.client.abandon()
     assert client.transport.is_closing()
     assert client.sent == []
+
+
+async def test_headers_of_a_pipelined_request_do_not_get_into_the_one_before_it() -> None:
+    client = Connection()
+    client.feed(post(b"{}", "traceparent: first") + post(b"{}", "traceparent: second", "x-data-parallel-rank: 7"))
+    call = client.passage.call
+    assert [value for name, value in call.headers if name == b"traceparent"] == [b"first"]
+    assert b"x-data-parallel-rank" not in dict(call.headers)
+
+
+async def test_a_pipelined_requests_key_opens_nothing_for_the_one_before_it() -> None:
+    client = Connection(keys=KeyRing({hashlib.sha256(b"good").digest(): "team"}))
+    first, second = (b"GET /v1/models HTTP/1.1\r\nhost: h\r\n%b\r\n" % key for key in (b"", b"x-api-key: good\r\n"))
+    client.feed(first + second)
+    await until(lambda: bool(client.sent))
+    assert client.sent[0][0] == 401
