@@ -29,6 +29,7 @@ from gateway.telemetry.requests import RequestRecord
 from gateway.traffic.routes import RouteBoard, Routes, Target
 
 _MAX_RESOLVED = 10_000
+_MAX_REMEMBERED_BYTES = 128
 
 
 class Forwarder:
@@ -87,13 +88,19 @@ class Forwarder:
                 message = f"The field 'model' is missing: name one of {', '.join(routes.models) or '(none)'}."
                 raise BadRequest(message, param="model")
             name = next(iter(routes.models))
-        sticky_key = self._sticky_key(call, fields, routes, name)
-        target = self._resolve(routes, name, call.header(b"x-gateway-version"), sticky_key)
+        pinned, sticky_key = call.header(b"x-gateway-version"), self._sticky_key(call, fields, routes, name)
+        if sticky_key is None:
+            sticky_key = call.record.request_id.encode()
+            target = routes.resolve(name, pinned, sticky_key)
+        else:
+            target = self._resolve(routes, name, pinned, sticky_key)
         call.record.model, call.record.version = target.model.name, target.version.name
         return target, sticky_key
 
     def _resolve(self, routes: Routes, name: str, pinned: str | None, sticky_key: bytes) -> Target:
         """What `routes` say, remembered: a conversation asks for the same again and again."""
+        if len(sticky_key) > _MAX_REMEMBERED_BYTES:
+            return routes.resolve(name, pinned, sticky_key)
         if routes is not self._resolved_by or len(self._resolved) > _MAX_RESOLVED:
             self._resolved_by, self._resolved = routes, {}
         asked = (name, pinned, sticky_key)
@@ -102,7 +109,7 @@ class Forwarder:
             target = self._resolved[asked] = routes.resolve(name, pinned, sticky_key)
         return target
 
-    def _sticky_key(self, call: Call, fields: request_body.Fields, routes: Routes, name: str) -> bytes:
+    def _sticky_key(self, call: Call, fields: request_body.Fields, routes: Routes, name: str) -> bytes | None:
         model = routes.models.get(name)
         for source in model.sticky_by if model is not None else ():
             value: str | None = None
@@ -116,7 +123,7 @@ class Forwarder:
                 return source.encode() + b"=" + shown
             if value:
                 return f"{source}={value}".encode()
-        return call.record.request_id.encode()
+        return None
 
     def _choose(self, target: Target, fields: request_body.Fields, sticky_key: bytes) -> Replica:
         version = target.version

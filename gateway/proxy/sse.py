@@ -7,6 +7,7 @@ they are searched by `find`: `in` asks first whether the needle is a number, and
 
 import re
 from functools import cache
+from typing import Annotated
 
 import msgspec
 
@@ -19,13 +20,17 @@ _NO_CHOICES = re.compile(rb'"choices": ?\[\]')
 _BLANK_LINES = (b"\n\n", b"\r\n\r\n")
 
 
+# An engine's word is not taken for numbers that cannot be: sums of them would not fit into anything.
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+
+
 class Usage(msgspec.Struct):
     """Token counts as engines report them; the two naming habits of the field in one."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
+    prompt_tokens: Tokens = 0
+    completion_tokens: Tokens = 0
+    input_tokens: Tokens = 0
+    output_tokens: Tokens = 0
 
     @property
     def tokens_in(self) -> int:

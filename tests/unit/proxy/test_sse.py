@@ -270,3 +270,9 @@ def test_broken_streams_end_in_the_manner_of_their_protocol() -> None:
         json.loads(error_event(error, ENDPOINTS["/v1/responses"]).splitlines()[1].removeprefix(b"data: "))["message"]
         == "It broke."
     )
+
+
+@pytest.mark.parametrize("count", [10**20, 10**13, -5, 1.5, "7"])
+def test_a_count_that_cannot_be_is_no_usage(count: object) -> None:
+    document = json.dumps({"usage": {"prompt_tokens": 3, "completion_tokens": count}}).encode()
+    assert read_usage(document) is None
