@@ -80,7 +80,7 @@ class RequestLog:
             self._is_failing = True
 
     def close(self) -> None:
-        """Write what is left and end, within two seconds."""
+        """Write what is left and end, within a few seconds."""
         self.flush()
         try:
             self._batches.put(None, timeout=_CLOSE_TIMEOUT_S)

@@ -1,8 +1,11 @@
+import contextlib
+import io
 import logging
+import os
 
 import pytest
 
-from gateway.telemetry.logs import LineFormatter, configure_logs
+from gateway.telemetry.logs import BackgroundHandler, LineFormatter, configure_logs
 
 
 def record(level: int = logging.INFO, name: str = "gateway.control.control") -> logging.LogRecord:
@@ -30,9 +33,12 @@ def test_lines_go_to_stderr_and_libraries_speak_up_from_warning_on(capfd: pytest
         logging.getLogger("gateway.proxy.forward").info("ours")
         logging.getLogger("httpx").info("theirs, of every request")
         logging.getLogger("httpx").warning("theirs, a warning")
+        root.handlers[0].flush()
         configure_logs("WARNING")
         logging.getLogger("gateway.proxy.forward").info("not wanted now")
     finally:
+        for handler in root.handlers:
+            handler.flush()
         root.handlers[:], root.level = before[0], before[1]
     out, err = capfd.readouterr()
     assert out == ""
@@ -40,3 +46,26 @@ def test_lines_go_to_stderr_and_libraries_speak_up_from_warning_on(capfd: pytest
         ["proxy", "ours"],
         ["httpx", "theirs, a warning"],
     ]
+
+
+def test_a_stream_that_nobody_reads_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.telemetry.logs._FLUSH_S", 0.01)
+    reading, writing = os.pipe()
+    stream = os.fdopen(writing, "w")
+    handler = BackgroundHandler(stream)
+    for _ in range(20_000):  # far more than a pipe and the queue take
+        handler.emit(record())
+    handler.flush()
+    os.close(reading)  # ends the writer's wait
+    monkeypatch.setattr("gateway.telemetry.logs._FLUSH_S", 10.0)
+    handler.flush()
+    with contextlib.suppress(BrokenPipeError):
+        stream.close()
+
+
+def test_lines_to_a_closed_stream_are_dropped() -> None:
+    stream = io.StringIO()
+    handler = BackgroundHandler(stream)
+    stream.close()
+    handler.emit(record())
+    handler.flush()
