@@ -42,10 +42,14 @@ class Probe:
             return False
 
     async def read_served_name(self) -> str:
-        """What the engine calls its model, which is asked for by that name from now on. Raises ProbeFailed."""
+        """What the engine calls its model, which is asked for by that name from now on. Raises ProbeFailed.
+
+        Of several names it is the one known so far, if that is among them, else the first.
+        """
         answer = await self._post_or_get("/v1/models")
         try:
-            self._name = str(answer.json()["data"][0]["id"])
+            names = [str(card["id"]) for card in answer.json()["data"]]
+            self._name = self._name if self._name in names else names[0]
         except (ValueError, LookupError, TypeError) as error:
             raise ProbeFailed("/v1/models names no model") from error
         return self._name
