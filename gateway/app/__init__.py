@@ -5,6 +5,7 @@ engines and starts `control` and one `relay` for each.
 """
 
 import asyncio
+import os
 
 import uvloop
 
@@ -16,6 +17,8 @@ __all__ = ["Gateway", "run"]
 
 def run(settings: Settings, on_up: OnUp | None = None) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code. `on_up` runs beside it once both ports answer."""
+    # The settings hold it; engines, which run a checkpoint's code, and relays inherit the environment.
+    os.environ.pop(settings.admin.key_env, None)
     if settings.server.relays == 1:
         from gateway.app.single import serve
     else:  # the main process answers nothing itself and does without a web framework

@@ -48,7 +48,7 @@ class ControlProcess:
     """Control from its welcome to its end."""
 
     def __init__(self) -> None:
-        self._orders = Orders()
+        self._orders = Orders(has_parent=True)
         self._engines = EnginesElsewhere()
         self._control: Control | None = None
         self._numbers = count(1)
@@ -67,7 +67,7 @@ class ControlProcess:
         async def read_metrics() -> bytes:
             return render_reports((await self._ask(channel)).relays)
 
-        self._control = control = Control(settings, self._engines, publish)
+        self._control = control = Control(settings, self._engines, publish, welcome.started)
         key = settings.admin.key.get_secret_value() if settings.admin.key else None
         tasks = TaskSet()
         admin = await listen(build_admin_app(control, read_metrics, key), listener, tasks)

@@ -8,9 +8,14 @@ logger = logging.getLogger(__name__)
 
 
 class Orders:
-    """SIGTERM and SIGINT: the first one sets `stop`, a second one `hurry`."""
+    """SIGTERM and SIGINT: the first one sets `stop`, a second one `hurry`.
 
-    def __init__(self) -> None:
+    A process that `has_parent` is told by that one when to hurry: what looks like a second signal may be the same one,
+    sent to every process of ours and passed on by the parent.
+    """
+
+    def __init__(self, *, has_parent: bool = False) -> None:
+        self._has_parent = has_parent
         self.stop = asyncio.Event()
         self.hurry = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -21,4 +26,7 @@ class Orders:
 
     def take(self) -> None:
         """One more order to stop."""
-        (self.hurry if self.stop.is_set() else self.stop).set()
+        if not self.stop.is_set():
+            self.stop.set()
+        elif not self._has_parent:
+            self.hurry.set()

@@ -13,6 +13,8 @@ from gateway.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
 
+_BACKLOG = 2048
+
 
 class Server(uvicorn.Server):
     """A uvicorn server that leaves signals to us: new requests get an answer while running ones are drained."""
@@ -39,14 +41,14 @@ async def listen(
     host, port = at if isinstance(at, tuple) else at.getsockname()[:2]
     config = uvicorn.Config(
         app, host=host, port=port, loop="none", http=protocol, ws="none", lifespan="off", log_config=None,
-        access_log=False, server_header=False, timeout_graceful_shutdown=2, timeout_keep_alive=75, backlog=2048,
+        access_log=False, server_header=False, timeout_graceful_shutdown=2, timeout_keep_alive=75, backlog=_BACKLOG,
     )  # fmt: skip
     server = Server(config)
     sockets = [at] if isinstance(at, socket.socket) else None
     server.serving = serving = tasks.start(_serve_forever(server, sockets), f"serve {host}:{port}")
     while not server.started:
         if serving.done():
-            _say_in_use(host, port)
+            logger.error("nothing can listen on %s:%d: is another program using the port?", host, port)
             return None
         await asyncio.sleep(0.005)
     return server
@@ -60,7 +62,7 @@ async def _serve_forever(server: Server, sockets: list[socket.socket] | None) ->
 
 
 def bind_shared(host: str, port: int, count: int) -> list[socket.socket]:
-    """`count` sockets on one port, of which each gets its share of the connections (SO_REUSEPORT); not listening yet.
+    """`count` sockets that listen on one port, of which each gets its share of the connections (SO_REUSEPORT).
 
     Raises OSError when the port can't be had.
     """
@@ -77,10 +79,12 @@ def bind_shared(host: str, port: int, count: int) -> list[socket.socket]:
             shared = socket.socket(family, kind, protocol)
             sockets.append(shared)
             shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if count > 1:
+                shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 shared.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             shared.bind(sockets[0].getsockname() if len(sockets) > 1 else address)
+            shared.listen(_BACKLOG)  # from here on others find the port taken; who connects already waits
     except OSError:
         for shared in sockets:
             shared.close()
@@ -92,13 +96,9 @@ def bind_or_say(host: str, port: int, count: int) -> list[socket.socket]:
     """What `bind_shared` gives; none, with the reason logged, when the port can't be had."""
     try:
         return bind_shared(host, port, count)
-    except OSError:
-        _say_in_use(host, port)
+    except OSError as error:
+        logger.error("nothing can listen on %s:%d: %s", host, port, error)  # noqa: TRY400 - a sentence is enough
         return []
-
-
-def _say_in_use(host: str, port: int) -> None:
-    logger.error("nothing can listen on %s:%d: is another program using the port?", host, port)
 
 
 def show_url(address: tuple[Any, ...]) -> str:

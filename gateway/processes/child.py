@@ -6,7 +6,6 @@ The only file that starts processes of our own; engines are started in `engines/
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
 import sys
@@ -27,14 +26,13 @@ _OVERSLEPT_S = 5.0
 class ChildSpec:
     """What to run: a Python module, with the number of its channel's descriptor and then `args` as arguments.
 
-    `fds` are open in the child under the same numbers. Variables in `hidden` are left out of its environment.
+    `fds` are open in the child under the same numbers.
     """
 
     name: str
     module: str
     args: tuple[str, ...] = ()
     fds: tuple[int, ...] = ()
-    hidden: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,7 @@ class Child:
                 if self._stopping.is_set():
                     break
                 if not self._settled.done():
-                    self._settled.set_result(False)
+                    logger.error("%s %s", self._spec.name, how)
                     return
                 if time.monotonic() - began_s > self._timing.stable_after_s:
                     pause_s = 0.0
@@ -101,9 +99,13 @@ class Child:
         if self._channel is not None:
             self._channel.send(message)
 
-    def stop(self) -> None:
-        """Ask it to end (SIGTERM), each time this is called; it is not started again."""
+    def retire(self) -> None:
+        """From now on it is not started again."""
         self._stopping.set()
+
+    def stop(self) -> None:
+        """Ask it to end (SIGTERM); it is not started again."""
+        self.retire()
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGTERM)
@@ -116,10 +118,13 @@ class Child:
 
     async def _live(self) -> str:
         """One life, from launch to end; how it ended, in words."""
-        ours, theirs = socket.socketpair()
         self._is_up = False
         self._heard_s = time.monotonic()
         self.starts += 1
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            return f"could not be started ({error})"
         try:
             self._process = process = await self._launch(theirs)
         except OSError as error:
@@ -127,14 +132,15 @@ class Child:
             return f"could not be started ({error})"
         finally:
             theirs.close()
-        self._channel = await Channel.open(ours, self._take, lambda: None)
         try:
+            self._channel = await Channel.open(ours, self._take, lambda: None)
             self._channel.send(self._welcome())
             if self._stopping.is_set():
                 self.stop()
             return await self._watch(process)
         finally:
-            self._channel.close()
+            if self._channel is not None:
+                self._channel.close()
             self._channel = self._process = None
             if process.returncode is None:  # cancelled: nothing may be left behind
                 process.kill()
@@ -147,7 +153,6 @@ class Child:
             *(sys.executable, "-P", "-m", self._spec.module, str(channel.fileno()), *self._spec.args),
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=fds,
-            env={name: value for name, value in os.environ.items() if name not in self._spec.hidden},
             start_new_session=True,  # a terminal's Ctrl-C is for the main process, which passes it on
         )
 

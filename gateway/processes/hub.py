@@ -5,12 +5,13 @@ that is started anew gets engines and counts.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
-from gateway.processes.messages import AnyMessage, Ask, Engines, NewRoutes, RelayState, Report, Reports, Welcome
+from gateway.processes.messages import AnyMessage, Ask, Engines, Hurry, NewRoutes, RelayState, Report, Reports, Welcome
 from gateway.tasks import TaskSet
 from gateway.traffic.routes import Routes
 
@@ -26,6 +27,7 @@ class KeptProcess(Protocol):
     async def run(self) -> None: ...
     async def came_up(self) -> bool: ...
     def send(self, message: AnyMessage) -> None: ...
+    def retire(self) -> None: ...
     def stop(self) -> None: ...
 
 
@@ -45,11 +47,12 @@ class Hub:
         make_relays: Sequence[MakeProcess],
     ) -> None:
         self._engines = engines
+        started = int(time.time())
         self._relay_settings = relay_settings
         self._routes = Routes()
         self._reports: list[Report | None] = [None] * len(make_relays)
         self._asked: dict[int, set[int]] = {}
-        self._control = make_control(lambda: Welcome(control_settings, self._engines()), self._hear_control)
+        self._control = make_control(lambda: Welcome(control_settings, self._engines(), started), self._hear_control)
         self._relays = [self._make_relay(slot, make) for slot, make in enumerate(make_relays)]
         self._tasks = TaskSet()
         self._relays_running: list[asyncio.Task[None]] = []
@@ -70,7 +73,9 @@ class Hub:
         """Let every relay finish its answers and end. `hurry` ends the grace time early; nobody outlives its end."""
         tasks = TaskSet()
         hurrying = tasks.start(hurry.wait(), "wait for a second signal")
-        self._stop_relays()
+        self._control.retire()  # whoever ends us may have ended it too
+        for relay in self._relays:
+            relay.stop()
         running = set(self._relays_running)
         limit_s = asyncio.get_running_loop().time() + grace_s + _END_TIMEOUT_S
         while running and not hurrying.done():
@@ -80,7 +85,7 @@ class Hub:
                 break
             running -= done
         if running:
-            self._stop_relays()
+            self._send_to_relays(Hurry())
             await asyncio.wait(running, timeout=_END_TIMEOUT_S)
         await tasks.close()
 
@@ -90,10 +95,6 @@ class Hub:
             self._control.stop()
             await asyncio.wait((self._control_running,), timeout=_END_TIMEOUT_S)
         await self._tasks.close()
-
-    def _stop_relays(self) -> None:
-        for relay in self._relays:
-            relay.stop()
 
     def _make_relay(self, slot: int, make: MakeProcess) -> KeptProcess:
         return make(lambda: self._welcome_relay(slot), lambda message: self._hear_relay(slot, message))

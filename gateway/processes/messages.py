@@ -24,20 +24,26 @@ class Engines(Message, frozen=True):
 
 
 class Welcome(Message, frozen=True):
-    """Main to a new process: what it is to go by. `settings` is the tree as JSON, without the admin key.
+    """Main to a new process: what it is to go by. `settings` is what concerns it of the tree, as JSON.
 
-    Control gets the `engines` as they are. A relay gets the `routes` as they stand, and as `counts` what its
-    predecessor had counted: it counts on from there, so that sums over all relays never fall.
+    Control gets the `engines` as they are, and when all of this was `started`, in seconds since the epoch. A relay gets
+    the `routes` as they stand, and as `counts` what its predecessor had counted: it counts on from there, so that sums
+    over all relays never fall.
     """
 
     settings: bytes
     engines: Engines = Engines()
+    started: int = 0
     routes: Routes = Routes()
     counts: RelayCounts = msgspec.field(default_factory=RelayCounts)
 
 
 class Up(Message, frozen=True):
     """Control or a relay to main: it answers from now on."""
+
+
+class Hurry(Message, frozen=True):
+    """Main to a relay that drains: end what is still running."""
 
 
 class Alive(Message, frozen=True):
@@ -84,4 +90,4 @@ class Reports(Message, frozen=True):
     relays: list[RelayState] = []
 
 
-AnyMessage = Welcome | Up | Alive | Engines | NewRoutes | Report | Ask | Reports
+AnyMessage = Welcome | Up | Hurry | Alive | Engines | NewRoutes | Report | Ask | Reports

@@ -64,6 +64,11 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])
+
+
 def ask(gateway: RunningGateway, **more: Any) -> int:
     """One request on a connection of its own, so that any relay may get it."""
     return httpx.post(gateway.url + CHAT, json=BODY | more, timeout=20).status_code
@@ -113,13 +118,16 @@ def test_relays_share_the_port_and_their_counts_add_up(gateway: RunningGateway) 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         assert set(pool.map(lambda _: ask(gateway), range(60))) == {200}
     assert value(gateway, "gateway_requests_total", model="m", version="v1", status="200") == 60
-    # Both have worked: the kernel spreads connections by their address.
     one, other = pids(gateway, "relay")
-    assert all(Path(f"/proc/{pid}/stat").exists() for pid in (one, other))
+    used = {pid: cpu_ticks(pid) for pid in (one, other)}
+    for _ in range(200):
+        ask(gateway)
+    assert all(cpu_ticks(pid) > used[pid] for pid in (one, other))  # the kernel spreads connections over both
+    wait_for(lambda: value(gateway, "gateway_requests_total", model="m", version="v1", status="200") == 260, 5)
     os.kill(one, signal.SIGSTOP)
     try:
         # Only the other one can report now; the first counts with what it said before.
-        assert value(gateway, "gateway_requests_total", model="m", version="v1", status="200") == 60
+        assert value(gateway, "gateway_requests_total", model="m", version="v1", status="200") == 260
     finally:
         os.kill(one, signal.SIGCONT)
 
@@ -228,6 +236,26 @@ def test_a_term_drains_every_relay_and_nothing_is_left(tmp_path: Path) -> None:
         assert not any("failed" in line or "ERROR" in line for line in gateway.lines)
 
 
+def test_a_signal_that_reaches_every_process_of_ours_drains_like_one(tmp_path: Path) -> None:
+    with run_gateway("--config", config(tmp_path)) as gateway:
+        gateway.await_states(30, v1="ready", slow="ready")
+        ours = [*pids(gateway, "relay"), *pids(gateway, "control"), gateway.process.pid]
+        with concurrent.futures.ThreadPoolExecutor(6) as pool:
+            streams = [pool.submit(stream, gateway) for _ in range(6)]
+            time.sleep(0.7)
+            for pid in ours:
+                os.kill(pid, signal.SIGTERM)
+            assert [future.result(20) for future in streams] == ["whole"] * 6
+        assert gateway.process.wait(15) == 0
+        assert not any("Traceback" in line for line in gateway.lines)
+
+
+def test_no_relay_answers_before_control_has_said_what_there_is(tmp_path: Path) -> None:
+    with run_gateway("--config", config(tmp_path)) as gateway:
+        # The gateway says that it answers once all of it does: the first request already finds its model.
+        assert ask(gateway) in (200, 503)
+
+
 def test_a_second_signal_ends_the_wait(tmp_path: Path) -> None:
     with run_gateway("--config", config(tmp_path)) as gateway:
         gateway.await_states(30, slow="ready")
@@ -251,10 +279,12 @@ def test_nobody_outlives_the_main_process(tmp_path: Path) -> None:
         wait_for(lambda: not any(map(is_alive, everybody)), 10)
 
 
-def test_relays_do_not_know_the_admin_key(tmp_path: Path) -> None:
-    with run_gateway("--config", config(tmp_path), env={"GATEWAY_ADMIN_KEY": "admin-secret"}) as gateway:
+def test_nobody_but_control_knows_the_admin_key(tmp_path: Path) -> None:
+    path = Path(config(tmp_path))
+    path.write_text(path.read_text() + "admin: {key_env: MY_KEY}\n")
+    with run_gateway("--config", str(path), env={"MY_KEY": "admin-secret"}) as gateway:
         wait_for(lambda: len(pids(gateway, "relay")) == 2, 10)
-        for pid in pids(gateway, "relay"):
+        for pid in map(int, children_of(gateway)):
             assert "admin-secret" not in Path(f"/proc/{pid}/environ").read_text()
         headers = {"authorization": "Bearer admin-secret"}
         assert httpx.get(f"{gateway.admin_url}/admin/v1/models", headers=headers).status_code == 200

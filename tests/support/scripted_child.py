@@ -24,7 +24,7 @@ async def live(channel_fd: int, behaviour: str) -> int:
         await ended.wait()
         return 0
     # Back to the test: what it was welcomed with, and what it is.
-    channel.send(Welcome(f"{welcome.settings.decode()} {os.getpid()} {os.environ.get('SECRET', 'hidden')}".encode()))
+    channel.send(Welcome(f"{welcome.settings.decode()} {os.getpid()}".encode()))
     channel.send(Up())
     while not ended.is_set():
         channel.send(received.pop() if received else Alive())

@@ -2,7 +2,7 @@ import socket
 
 import pytest
 
-from gateway.app.ports import bind_shared, show_url
+from gateway.app.ports import bind_or_say, bind_shared, show_url
 
 
 def close(sockets: list[socket.socket]) -> None:
@@ -14,7 +14,6 @@ def test_all_sockets_have_the_same_port_and_each_takes_connections() -> None:
     sockets = bind_shared("127.0.0.1", 0, 3)
     assert len({one.getsockname() for one in sockets}) == 1
     for one in sockets:
-        one.listen()
         one.setblocking(False)
     clients = [socket.create_connection(sockets[0].getsockname()) for _ in range(60)]
     taken = []
@@ -32,11 +31,18 @@ def test_all_sockets_have_the_same_port_and_each_takes_connections() -> None:
 
 
 def test_a_port_that_another_gateway_shares_with_itself_is_not_joined() -> None:
-    first = bind_shared("127.0.0.1", 0, 2)
-    first[0].listen()
-    with pytest.raises(OSError, match="in use"):
-        bind_shared("127.0.0.1", first[0].getsockname()[1], 2)
-    close(first)
+    for count in (1, 2):
+        first = bind_shared("127.0.0.1", 0, count)
+        with pytest.raises(OSError, match="in use"):
+            bind_shared("127.0.0.1", first[0].getsockname()[1], 2)
+        close(first)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+def test_an_address_that_cannot_be_had_is_told_with_its_reason(host: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert bind_or_say(host, 0, 2) == []
+    [message] = caplog.messages
+    assert message.startswith(f"nothing can listen on {host}:0: [Errno ")
 
 
 def test_a_name_is_looked_up() -> None:

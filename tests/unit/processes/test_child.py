@@ -20,7 +20,6 @@ TIMING = ChildTiming(look_every_s=0.05, first_pause_s=0.1, longest_pause_s=0.2)
 @pytest.fixture(autouse=True)
 def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2] / "support"))
-    monkeypatch.setenv("SECRET", "secret")
 
 
 class Bench:
@@ -31,9 +30,9 @@ class Bench:
         self.lives = 0
         self.tasks = TaskSet()
 
-    def keep(self, behaviour: str, timing: ChildTiming = TIMING, **more: frozenset[str]) -> Child:
+    def keep(self, behaviour: str, timing: ChildTiming = TIMING) -> Child:
         self.child = Child(
-            ChildSpec("a child", "scripted_child", (behaviour,), **more),  # type: ignore[arg-type]
+            ChildSpec("a child", "scripted_child", (behaviour,)),
             timing, self._welcome, self.said.append,
         )  # fmt: skip
         self.running = self.tasks.start(self.child.run(), "keep")
@@ -45,7 +44,7 @@ class Bench:
 
     @property
     def words(self) -> list[str]:
-        """What the last child to come up has told: its life's number, its pid, a variable of its environment."""
+        """What the last child to come up has told: its life's number, its pid."""
         told = [message.settings.decode() for message in self.said if isinstance(message, Welcome)]
         return told[-1].removeprefix("life ").split() if told else ["0"]
 
@@ -68,13 +67,7 @@ async def test_it_is_welcomed_and_comes_up(bench: Bench) -> None:
     child = bench.keep("well")
     assert await child.came_up()
     assert child.starts == 1
-    assert (bench.words[0], bench.words[2]) == ("1", "secret")
-
-
-async def test_what_is_hidden_is_not_in_its_environment(bench: Bench) -> None:
-    child = bench.keep("well", hidden=frozenset({"SECRET"}))
-    assert await child.came_up()
-    assert bench.words[2] == "hidden"
+    assert bench.words[0] == "1"
 
 
 async def test_messages_go_both_ways(bench: Bench) -> None:
@@ -106,9 +99,12 @@ async def test_one_that_dies_again_and_again_is_started_after_pauses(
     ]  # fmt: skip
 
 
-async def test_one_that_never_came_up_is_given_up(bench: Bench) -> None:
+async def test_one_that_never_came_up_is_given_up_and_it_is_said_why(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     child = bench.keep("broken")
     assert not await child.came_up()
+    assert caplog.messages == ["a child ended with exit code 3"]
     await bench.running
     assert child.starts == 1
 
@@ -146,6 +142,16 @@ async def test_stopped_it_ends_and_is_not_started_again(bench: Bench) -> None:
     assert child.starts == 1
     child.send(Alive())
     child.stop()
+
+
+async def test_retired_it_lives_on_and_is_not_started_again(bench: Bench) -> None:
+    child = bench.keep("well")
+    await child.came_up()
+    child.retire()
+    await until(lambda: len(bench.said) > 5)
+    os.kill(bench.pid, signal.SIGKILL)
+    await bench.running
+    assert child.starts == 1
 
 
 async def test_stopped_before_it_is_up_it_ends_too(bench: Bench) -> None:

@@ -1,10 +1,22 @@
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 
 from gateway.engines.engine import EngineState, EngineStatus
 from gateway.processes.hub import Hub
-from gateway.processes.messages import Alive, AnyMessage, Ask, Engines, NewRoutes, RelayState, Report, Reports, Welcome
+from gateway.processes.messages import (
+    Alive,
+    AnyMessage,
+    Ask,
+    Engines,
+    Hurry,
+    NewRoutes,
+    RelayState,
+    Report,
+    Reports,
+    Welcome,
+)
 from gateway.tasks import TaskSet
 from gateway.telemetry.metrics import RelayCounts
 from gateway.telemetry.requests import RequestRecord
@@ -33,7 +45,7 @@ class FakeProcess:
         self.say = on_message
         self.told: list[AnyMessage] = []
         self.stops = 0
-        self.is_stubborn = False
+        self.is_stubborn = self.is_retired = False
         self._can_start = can_start
         self._ended = asyncio.Event()
 
@@ -45,10 +57,15 @@ class FakeProcess:
 
     def send(self, message: AnyMessage) -> None:
         self.told.append(message)
+        if isinstance(message, Hurry):
+            self._ended.set()
+
+    def retire(self) -> None:
+        self.is_retired = True
 
     def stop(self) -> None:
         self.stops += 1
-        if not self.is_stubborn or self.stops > 1:
+        if not self.is_stubborn:
             self._ended.set()
 
 
@@ -79,7 +96,9 @@ async def test_routes_reach_every_relay_and_are_kept_for_those_that_come_later()
 async def test_control_is_welcomed_with_the_engines_as_they_are() -> None:
     bench = Bench()
     bench.engines = Engines([EngineStatus("m:v1#0", "m", "v1", EngineState.READY, 1.0)])
-    assert bench.control.welcome() == Welcome(b"all", bench.engines)
+    before = time.time()
+    assert bench.control.welcome() == Welcome(b"all", bench.engines, bench.control.welcome().started)
+    assert before - 60 < bench.control.welcome().started <= before
     bench.hub.tell_engines()
     assert bench.control.told == [bench.engines]
 
@@ -151,6 +170,7 @@ async def test_draining_waits_for_relays_and_leaves_control_alone() -> None:
     async with asyncio.timeout(5):
         await bench.hub.drain(60.0, asyncio.Event())
     assert [process.stops for process in bench.made] == [0, 1, 1]
+    assert bench.control.is_retired  # should it end now, it is not started again on sockets that are closed
     await bench.hub.close()
     assert bench.control.stops == 1
 
@@ -169,5 +189,6 @@ async def test_a_second_signal_is_passed_on() -> None:
     hurry.set()
     async with asyncio.timeout(5):
         await draining
-    assert bench.relays[0].stops == 2
+    assert bench.relays[0].told == [Hurry()]
+    assert bench.relays[0].stops == 1
     await bench.hub.close()

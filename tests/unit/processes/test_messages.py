@@ -10,6 +10,7 @@ from gateway.processes.messages import (
     AnyMessage,
     Ask,
     Engines,
+    Hurry,
     NewRoutes,
     RelayState,
     Report,
@@ -40,7 +41,8 @@ def counts() -> RelayCounts:
     "message",
     [
         Welcome(b"{}"),
-        Welcome(b"{}", Engines([STATUS], [REPLICA]), ROUTES, counts()),
+        Welcome(b"{}", Engines([STATUS], [REPLICA]), 1700000000, ROUTES, counts()),
+        Hurry(),
         Up(),
         Alive(),
         Engines([STATUS], [REPLICA]),
