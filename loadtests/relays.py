@@ -117,14 +117,17 @@ def main() -> None:
                 for count in (1, 2) if place % 2 == 0 else (2, 1):
                     folder = Path(name) / f"{place}-{count}"
                     folder.mkdir()
-                    rations = [Ration(f"gateway-relays-{os.getpid()}-{slot}", given.ration) for slot in range(count)]
-                    with running(count, folder, (ports[0], ports[1]), requests, key) as (child, port):
-                        relays = find_relays(child)
-                        for ration, pid in zip(rations, relays, strict=True):
-                            ration.take(pid)
-                        rate, shares = asyncio.run(measure(port, requests, relays, given.seconds))
-                    for ration in rations:
-                        ration.close()
+                    with contextlib.ExitStack() as stack:
+                        rations = [
+                            Ration(f"gateway-relays-{os.getpid()}-{slot}", given.ration) for slot in range(count)
+                        ]
+                        for ration in rations:
+                            stack.callback(ration.close)
+                        with running(count, folder, (ports[0], ports[1]), requests, key) as (child, port):
+                            relays = find_relays(child)
+                            for ration, pid in zip(rations, relays, strict=True):
+                                ration.take(pid)
+                            rate, shares = asyncio.run(measure(port, requests, relays, given.seconds))
                     rates[count].append(rate)
                     shown = ", ".join(f"{share:.3f}" for share in shares)
                     print(f"relays: {count}  {rate:.0f} requests/s, cores used by relay: {shown}", flush=True)
