@@ -275,7 +275,7 @@ class LaneProtocol(HttpToolsProtocol):
             if self.flow.write_paused:  # the client has not taken the last answer yet
                 self._passage.pause()
 
-    # The client's side of a passage (see `forward.Client`).
+    # The client's side of a passage (see `call.Client`).
 
     def answer(self, status: int, lines: bytes, body: bytes) -> None:
         """Send a whole answer, in one write."""

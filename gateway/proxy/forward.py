@@ -28,9 +28,6 @@ from gateway.routing.policy import POLICIES
 from gateway.telemetry.requests import RequestRecord
 from gateway.traffic.routes import RouteBoard, Routes, Target
 
-_MAX_RESOLVED = 10_000
-_MAX_REMEMBERED_BYTES = 128
-
 
 class Forwarder:
     """Forwards calls to replicas. `running` counts the requests under way by address; this is its one writer.
@@ -44,8 +41,6 @@ class Forwarder:
         self.running: dict[str, int] = {}
         self.is_draining = False
         self._turns: dict[tuple[str, str], int] = {}
-        self._resolved_by: Routes | None = None
-        self._resolved: dict[tuple[str, str | None, bytes], Target] = {}
 
     @property
     def running_count(self) -> int:
@@ -88,28 +83,12 @@ class Forwarder:
                 message = f"The field 'model' is missing: name one of {', '.join(routes.models) or '(none)'}."
                 raise BadRequest(message, param="model")
             name = next(iter(routes.models))
-        pinned, sticky_key = call.header(b"x-gateway-version"), self._sticky_key(call, fields, routes, name)
-        if sticky_key is None:
-            sticky_key = call.record.request_id.encode()
-            target = routes.resolve(name, pinned, sticky_key)
-        else:
-            target = self._resolve(routes, name, pinned, sticky_key)
+        sticky_key = self._sticky_key(call, fields, routes, name)
+        target = routes.resolve(name, call.header(b"x-gateway-version"), sticky_key)
         call.record.model, call.record.version = target.model.name, target.version.name
         return target, sticky_key
 
-    def _resolve(self, routes: Routes, name: str, pinned: str | None, sticky_key: bytes) -> Target:
-        """What `routes` say, remembered: a conversation asks for the same again and again."""
-        if len(sticky_key) > _MAX_REMEMBERED_BYTES:
-            return routes.resolve(name, pinned, sticky_key)
-        if routes is not self._resolved_by or len(self._resolved) > _MAX_RESOLVED:
-            self._resolved_by, self._resolved = routes, {}
-        asked = (name, pinned, sticky_key)
-        target = self._resolved.get(asked)
-        if target is None:
-            target = self._resolved[asked] = routes.resolve(name, pinned, sticky_key)
-        return target
-
-    def _sticky_key(self, call: Call, fields: request_body.Fields, routes: Routes, name: str) -> bytes | None:
+    def _sticky_key(self, call: Call, fields: request_body.Fields, routes: Routes, name: str) -> bytes:
         model = routes.models.get(name)
         for source in model.sticky_by if model is not None else ():
             value: str | None = None
@@ -119,11 +98,11 @@ class Forwarder:
                 value = call.caller
             elif source == "client_ip":
                 value = call.client_ip
-            elif shown := call.by_name.get(source[7:].encode()):  # behind `header:`
+            elif shown := call.by_name.get(source.removeprefix("header:").encode()):
                 return source.encode() + b"=" + shown
             if value:
                 return f"{source}={value}".encode()
-        return None
+        return call.record.request_id.encode()
 
     def _choose(self, target: Target, fields: request_body.Fields, sticky_key: bytes) -> Replica:
         version = target.version

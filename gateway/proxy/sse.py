@@ -18,19 +18,17 @@ _MAX_EVENT_BYTES = 4 * 1024 * 1024
 _USAGE_KEY = b'"usage":'
 _NO_CHOICES = re.compile(rb'"choices": ?\[\]')
 _BLANK_LINES = (b"\n\n", b"\r\n\r\n")
-
-
 # An engine's word is not taken for numbers that cannot be: sums of them would not fit into anything.
-Tokens = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+_Tokens = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
 
 
 class Usage(msgspec.Struct):
     """Token counts as engines report them; the two naming habits of the field in one."""
 
-    prompt_tokens: Tokens = 0
-    completion_tokens: Tokens = 0
-    input_tokens: Tokens = 0
-    output_tokens: Tokens = 0
+    prompt_tokens: _Tokens = 0
+    completion_tokens: _Tokens = 0
+    input_tokens: _Tokens = 0
+    output_tokens: _Tokens = 0
 
     @property
     def tokens_in(self) -> int:

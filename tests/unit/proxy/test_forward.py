@@ -513,11 +513,11 @@ def test_a_sticky_client_keeps_its_replica(sticky_by: str, same: Call, other: Ca
         (("header:x-session-id", "user"), b"user=anna"),
         (("client_ip",), b"client_ip=9.9.9.9"),
         (("api_key",), b"api_key=team-a"),
-        ((), None),
-        (("header:x-session-id",), None),
+        ((), b"id1"),
+        (("header:x-session-id",), b"id1"),
     ],
 )
-def test_the_first_source_that_says_something_is_the_sticky_key(sticky_by: tuple[str, ...], key: bytes | None) -> None:
+def test_the_first_source_that_says_something_is_the_sticky_key(sticky_by: tuple[str, ...], key: bytes) -> None:
     board = RouteBoard(routes("unix:///a", sticky_by=sticky_by))
     relay = Forwarder(board, FakeUpstream())  # type: ignore[arg-type]
     asked = call({"user": "anna"})
@@ -535,22 +535,6 @@ def test_new_routes_are_followed_by_the_very_next_request() -> None:
             board.publish(routes(address))
         relay.forward(call({"model": "shapes"}, session), RecordingClient())
         assert upstream.asked[-1][0] == address
-
-
-def test_what_is_remembered_of_clients_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.proxy.forward._MAX_RESOLVED", 5)
-    relay = Forwarder(RouteBoard(routes("unix:///a")), FakeUpstream())  # type: ignore[arg-type]
-    for number in range(50):
-        relay.forward(call({"model": "shapes", "user": f"user{number}"}), RecordingClient())
-        assert len(relay._resolved) <= 6
-
-
-@pytest.mark.parametrize("body", [{"model": "shapes", "user": "u" * 200}, {"model": "shapes"}])
-def test_long_keys_and_requests_without_one_are_not_remembered(body: Any) -> None:
-    relay = Forwarder(RouteBoard(routes("unix:///a")), FakeUpstream())  # type: ignore[arg-type]
-    for _ in range(3):
-        relay.forward(call(body), RecordingClient())
-    assert relay._resolved == {}
 
 
 @pytest.mark.parametrize("routing", ["least_loaded", "round_robin"])
