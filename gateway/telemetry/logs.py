@@ -1,12 +1,9 @@
 """Logging: the form of lines, and where they go. Never header values, prompts or keys."""
 
-import contextlib
 import logging
-import queue
 import sys
-import threading
-import time
-from typing import TextIO
+
+from gateway.telemetry.writing import BackgroundWriter
 
 _MOST_LINES = 10_000
 _FLUSH_S = 1.0
@@ -30,40 +27,26 @@ class LineFormatter(logging.Formatter):
 
 
 class BackgroundHandler(logging.Handler):
-    """Lines to a stream, written by a thread: a stream that nobody reads holds nothing up, it loses lines."""
+    """Lines to stderr, which nobody has to read."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._stream = stream
-        self._lines: queue.Queue[str] = queue.Queue(_MOST_LINES)
-        threading.Thread(target=self._write_on, name="log", daemon=True).start()
+        self._writer = BackgroundWriter(sys.stderr.fileno(), most_waiting=_MOST_LINES)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._lines.put_nowait(self.format(record) + "\n")
-        except queue.Full:
-            return
+            self._writer.put(self.format(record).encode(errors="backslashreplace") + b"\n")
         except Exception:  # noqa: BLE001 - a line that cannot be formatted; logging's own way to say so
             self.handleError(record)
 
     def flush(self) -> None:
         """Wait until all lines are written, a second at most. At the end of the program logging calls it."""
-        end_s = time.monotonic() + _FLUSH_S
-        while self._lines.unfinished_tasks and time.monotonic() < end_s:
-            time.sleep(0.001)
-
-    def _write_on(self) -> None:
-        while True:
-            line = self._lines.get()
-            with contextlib.suppress(OSError, ValueError):  # closed at the other end, or at ours
-                self._stream.write(line)
-                self._stream.flush()
-            self._lines.task_done()
+        self._writer.drain(_FLUSH_S)
 
 
 def configure_logs(level: str = "INFO") -> None:
     """Send all log lines to stderr."""
-    handler = BackgroundHandler(sys.stderr)
+    handler = BackgroundHandler()
     handler.setFormatter(LineFormatter(has_colour=sys.stderr.isatty()))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for library in ("httpx", "asyncio", "uvicorn"):

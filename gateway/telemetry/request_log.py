@@ -3,14 +3,13 @@
 import asyncio
 import logging
 import os
-import queue
 import select
 import sys
-import threading
 import time
 from pathlib import Path
 
 from gateway.telemetry.requests import RequestRecord
+from gateway.telemetry.writing import BackgroundWriter
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ class RequestLog:
     """Lines to a file, or to stderr without a path. They are written a fifth of a second later at most.
 
     Raises OSError for a file that cannot be opened. A disk that fails or fills up later, or a stderr that nobody reads,
-    loses lines, never requests: a thread writes, and what it cannot keep up with is dropped. `close` ends it.
+    loses lines, never requests: a thread writes, and what it cannot keep up with is dropped.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -32,16 +31,12 @@ class RequestLog:
         fd = sys.stderr.fileno() if path is None else _open(path)
         # Other relays may write to the same stderr: a pipe keeps only what is this short in one piece.
         most_bytes = select.PIPE_BUF if path is None else sys.maxsize
-        self._batches: queue.Queue[bytes | None] = queue.Queue(_MOST_BATCHES)
-        self._writer = threading.Thread(
-            target=_write_batches, args=(self._batches, fd, most_bytes), name="request log", daemon=True
-        )
-        self._writer.start()
+        self._writer = BackgroundWriter(fd, most_waiting=_MOST_BATCHES, most_bytes=most_bytes, on_failure=_tell_failure)
         self._lines: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
         self._second = 0
         self._clock = ""
-        self._is_failing = False
+        self._is_losing = False
 
     def write(self, record: RequestRecord, total_s: float) -> None:
         """Add the line of a request that has ended."""
@@ -71,38 +66,19 @@ class RequestLog:
             return
         data = "".join(self._lines).encode()
         self._lines.clear()
-        try:
-            self._batches.put_nowait(data)
-            self._is_failing = False
-        except queue.Full:
-            if not self._is_failing:
-                logger.error("the request log takes nothing any more, lines are lost")  # noqa: TRY400 - says it all
-            self._is_failing = True
+        is_taken = self._writer.put(data)
+        if not is_taken and not self._is_losing:
+            logger.error("the request log takes nothing any more, lines are lost")
+        self._is_losing = not is_taken
 
     def close(self) -> None:
-        """Write what is left and end, within a few seconds."""
+        """Write what is left, within two seconds."""
         self.flush()
-        try:
-            self._batches.put(None, timeout=_CLOSE_TIMEOUT_S)
-        except queue.Full:
-            return
-        self._writer.join(_CLOSE_TIMEOUT_S)
+        self._writer.drain(_CLOSE_TIMEOUT_S)
 
 
-def _write_batches(batches: "queue.Queue[bytes | None]", fd: int, most_bytes: int) -> None:
-    """The writer: whole lines at a time, never more than `most_bytes` at once, until None comes."""
-    is_failing = False
-    while (data := batches.get()) is not None:
-        try:
-            while data:
-                end = len(data) if len(data) <= most_bytes else data.rfind(b"\n", 0, most_bytes) + 1
-                data = data[os.write(fd, data[: end or len(data)]) :]
-            is_failing = False
-        except OSError as error:
-            if not is_failing:
-                logger.error("the request log cannot be written, lines are lost: %s", error)  # noqa: TRY400
-            is_failing = True
-        batches.task_done()
+def _tell_failure(error: OSError) -> None:
+    logger.error("the request log cannot be written, lines are lost: %s", error)
 
 
 def _open(path: Path) -> int:

@@ -1,5 +1,3 @@
-import contextlib
-import io
 import logging
 import os
 
@@ -48,24 +46,33 @@ def test_lines_go_to_stderr_and_libraries_speak_up_from_warning_on(capfd: pytest
     ]
 
 
-def test_a_stream_that_nobody_reads_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stderr_that_nobody_reads_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.telemetry.logs._FLUSH_S", 0.01)
     reading, writing = os.pipe()
-    stream = os.fdopen(writing, "w")
-    handler = BackgroundHandler(stream)
+    monkeypatch.setattr("gateway.telemetry.logs.sys.stderr", Stderr(writing))
+    handler = BackgroundHandler()
     for _ in range(20_000):  # far more than a pipe and the queue take
         handler.emit(record())
     handler.flush()
     os.close(reading)  # ends the writer's wait
     monkeypatch.setattr("gateway.telemetry.logs._FLUSH_S", 10.0)
     handler.flush()
-    with contextlib.suppress(BrokenPipeError):
-        stream.close()
+    os.close(writing)
 
 
-def test_lines_to_a_closed_stream_are_dropped() -> None:
-    stream = io.StringIO()
-    handler = BackgroundHandler(stream)
-    stream.close()
+def test_lines_to_a_closed_stderr_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    monkeypatch.setattr("gateway.telemetry.logs.sys.stderr", Stderr(writing))
+    handler = BackgroundHandler()
+    os.close(reading)
     handler.emit(record())
     handler.flush()
+    os.close(writing)
+
+
+class Stderr:
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
