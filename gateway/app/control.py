@@ -1,20 +1,17 @@
 """Main module of control's process: decides what is served and answers the admin port. Starts and relays nothing.
 
-`python -m gateway.app.control CHANNEL LEVEL SOCKET`, with the numbers of descriptors that the main process has opened.
+`python -m gateway.app.control CHANNEL LEVEL SOCKET...`, see `running.run_child`.
 """
 
 import asyncio
 import socket
-import sys
 import time
 from itertools import count
-from typing import NoReturn
-
-import uvloop
 
 from gateway.api.admin import build_admin_app
 from gateway.app.orders import Orders
-from gateway.app.ports import listen
+from gateway.app.ports import serve_on
+from gateway.app.running import run_child
 from gateway.control.control import Control
 from gateway.engines.engine import EngineStatus
 from gateway.fleet.replica import Replica
@@ -24,7 +21,6 @@ from gateway.processes.messages import Alive, AnyMessage, Ask, Engines, NewRoute
 from gateway.processes.reports import render_reports
 from gateway.settings import Settings
 from gateway.tasks import TaskSet
-from gateway.telemetry.logs import configure_logs
 from gateway.traffic.routes import Routes
 
 _ALIVE_EVERY_S = 1.0
@@ -54,7 +50,7 @@ class ControlProcess:
         self._numbers = count(1)
         self._asked: dict[int, asyncio.Future[Reports]] = {}
 
-    async def run(self, channel_fd: int, listener: socket.socket) -> int:
+    async def run(self, channel_fd: int, sockets: list[socket.socket]) -> int:
         """Answer the admin port until told to stop or until the main process is gone; returns the exit code."""
         channel, welcome = await join(channel_fd, self._take, self._orders.take)
         settings = Settings.model_validate_json(welcome.settings)
@@ -68,11 +64,8 @@ class ControlProcess:
             return render_reports((await self._ask(channel)).relays)
 
         self._control = control = Control(settings, self._engines, publish, welcome.started)
-        key = settings.admin.key.get_secret_value() if settings.admin.key else None
         tasks = TaskSet()
-        admin = await listen(build_admin_app(control, read_metrics, key), listener, tasks)
-        if admin is None:
-            return 1
+        admin = await serve_on(sockets, build_admin_app(control, read_metrics, settings.admin.secret), tasks)
         channel.send(Up())
         tasks.start(_stay_alive(channel), "stay alive")
         await self._orders.stop.wait()
@@ -109,17 +102,5 @@ async def _stay_alive(channel: Channel) -> None:
         channel.send(Alive())
 
 
-def main() -> NoReturn:
-    """Run control on the descriptor named in `sys.argv`."""
-    channel_fd, level, listener_fd = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    configure_logs(level)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        sys.exit(runner.run(_run(channel_fd, socket.socket(fileno=listener_fd))))
-
-
-async def _run(channel_fd: int, listener: socket.socket) -> int:
-    return await ControlProcess().run(channel_fd, listener)
-
-
 if __name__ == "__main__":
-    main()
+    run_child(lambda channel_fd, sockets: ControlProcess().run(channel_fd, sockets))

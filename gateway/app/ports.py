@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import socket
 from collections.abc import Iterator
@@ -25,84 +26,64 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
-    @property
-    def url(self) -> str:
-        """The address to show."""
-        return show_url(self.servers[0].sockets[0].getsockname())
 
-
-async def listen(
-    app: Any, at: tuple[str, int] | socket.socket, tasks: TaskSet, protocol: Any = "httptools"
-) -> Server | None:
-    """Start a server at host and port, or on a bound socket, and wait until it listens.
-
-    None, with the reason logged, if it can't.
-    """
-    host, port = at if isinstance(at, tuple) else at.getsockname()[:2]
+async def serve_on(sockets: list[socket.socket], app: Any, tasks: TaskSet, protocol: Any = "httptools") -> Server:
+    """Serve `app` on sockets that listen already; returns once it does."""
     config = uvicorn.Config(
-        app, host=host, port=port, loop="none", http=protocol, ws="none", lifespan="off", log_config=None,
-        access_log=False, server_header=False, timeout_graceful_shutdown=2, timeout_keep_alive=75, backlog=_BACKLOG,
+        app, loop="none", http=protocol, ws="none", lifespan="off", log_config=None, access_log=False,
+        server_header=False, timeout_graceful_shutdown=2, timeout_keep_alive=75, backlog=_BACKLOG,
     )  # fmt: skip
     server = Server(config)
-    sockets = [at] if isinstance(at, socket.socket) else None
-    server.serving = serving = tasks.start(_serve_forever(server, sockets), f"serve {host}:{port}")
-    while not server.started:
-        if serving.done():
-            logger.error("nothing can listen on %s:%d: is another program using the port?", host, port)
-            return None
+    server.serving = tasks.start(server.serve(sockets), "serve a port")
+    while not server.started and not server.serving.done():
         await asyncio.sleep(0.005)
     return server
 
 
-async def _serve_forever(server: Server, sockets: list[socket.socket] | None) -> None:
-    try:
-        await server.serve(sockets)
-    except SystemExit:  # how uvicorn says that it could not bind
-        return
+def bind(host: str, port: int, shares: int = 1) -> list[list[socket.socket]]:
+    """Listen on every address of `host`, once for each of `shares`, over which the kernel spreads the connections.
 
-
-def bind_shared(host: str, port: int, count: int) -> list[socket.socket]:
-    """`count` sockets that listen on one port, of which each gets its share of the connections (SO_REUSEPORT).
-
-    Raises OSError when the port can't be had.
+    Gives the sockets of each share; nothing, with the reason logged, when the port can't be had. Who connects before
+    anybody serves waits. Port 0 takes any free one.
     """
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    sockets: list[socket.socket] = []
+    made: list[list[socket.socket]] = [[] for _ in range(shares)]
     try:
-        # Sharing would silently join another gateway on the same port; a socket that does not share finds it.
-        with socket.socket(family, kind, protocol) as alone:
-            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            alone.bind(address)
-        for _ in range(count):
-            shared = socket.socket(family, kind, protocol)
-            sockets.append(shared)
-            shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if count > 1:
-                shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if family == socket.AF_INET6:
-                shared.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            shared.bind(sockets[0].getsockname() if len(sockets) > 1 else address)
-            shared.listen(_BACKLOG)  # from here on others find the port taken; who connects already waits
-    except OSError:
-        for shared in sockets:
-            shared.close()
-        raise
-    return sockets
-
-
-def bind_or_say(host: str, port: int, count: int) -> list[socket.socket]:
-    """What `bind_shared` gives; none, with the reason logged, when the port can't be had."""
-    try:
-        return bind_shared(host, port, count)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in found:
+            where = (address[0], port, *address[2:])
+            if shares > 1:
+                # Sharing would silently join another gateway on the same port; a socket that does not share finds it.
+                _bind_one(family, where, is_shared=False).close()
+            for share in made:
+                share.append(_bind_one(family, where, is_shared=shares > 1))
+                where = share[-1].getsockname()
+                share[-1].listen(_BACKLOG)
+            port = where[1]
     except OSError as error:
+        for one in itertools.chain(*made):
+            one.close()
         logger.error("nothing can listen on %s:%d: %s", host, port, error)  # noqa: TRY400 - a sentence is enough
         return []
+    return made
 
 
-def show_url(address: tuple[Any, ...]) -> str:
-    """The URL to show for a socket's address: where all interfaces are listened on, the loopback one."""
-    host, port = address[:2]
+def _bind_one(family: int, address: tuple[Any, ...], *, is_shared: bool) -> socket.socket:
+    one = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_shared:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # 0.0.0.0 and :: are two addresses
+        one.bind(address)
+    except OSError:
+        one.close()
+        raise
+    return one
+
+
+def show_url(listener: socket.socket) -> str:
+    """The URL to show for a socket: where all interfaces are listened on, the loopback one."""
+    host, port = listener.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - to show, not to bind
     return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"

@@ -10,7 +10,7 @@ import socket
 from gateway.api.auth import KeyRing
 from gateway.api.lane import Lane, LaneProtocol
 from gateway.api.openai import build_public_app
-from gateway.app.ports import Server, listen
+from gateway.app.ports import Server, serve_on
 from gateway.proxy.forward import Forwarder
 from gateway.proxy.upstream import Upstream
 from gateway.settings import Settings
@@ -33,11 +33,19 @@ _MOST_KEPT_BYTES = 64 * 2**20
 class PublicPort:
     """A relay's inside. It counts in `counts`, and places requests by the snapshots on `board`."""
 
-    def __init__(self, settings: Settings, board: RouteBoard, counts: RelayCounts) -> None:
-        """Raises OSError when the request log cannot be opened."""
+    @classmethod
+    def build(cls, settings: Settings, board: RouteBoard, counts: RelayCounts) -> "PublicPort | None":
+        """None, with the reason logged, when the request log cannot be opened."""
         server = settings.server
-        self._settings = server
-        self._log = RequestLog(server.access_log_path) if server.access_log else None
+        try:
+            return cls(settings, board, counts, RequestLog(server.access_log_path) if server.access_log else None)
+        except OSError as error:
+            logger.error("server.access_log_path cannot be written: %s", error)  # noqa: TRY400 - a sentence is enough
+            return None
+
+    def __init__(self, settings: Settings, board: RouteBoard, counts: RelayCounts, log: RequestLog | None) -> None:
+        server = settings.server
+        self._log = log
         self._upstream = Upstream(
             first_byte_timeout_s=server.first_byte_timeout_s, idle_timeout_s=server.idle_timeout_s
         )
@@ -48,11 +56,9 @@ class PublicPort:
         self._protocol = functools.partial(LaneProtocol, lane)
         self._server: Server | None = None
 
-    async def listen(self, tasks: TaskSet, at: socket.socket | None = None) -> Server | None:
-        """Answer from now on, where the settings say or on the bound socket given; None, logged, if it can't."""
-        where = at or (self._settings.host, self._settings.port)
-        self._server = await listen(self._app, where, tasks, self._protocol)
-        return self._server
+    async def serve_on(self, sockets: list[socket.socket], tasks: TaskSet) -> None:
+        """Answer from now on."""
+        self._server = await serve_on(sockets, self._app, tasks, self._protocol)
 
     async def drain(self, grace_s: float, hurry: asyncio.Event) -> None:
         """New requests get 503, running answers may finish within the grace time; `hurry` ends the wait."""

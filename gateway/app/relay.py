@@ -1,29 +1,22 @@
 """Main module of a relay's process: answers the public port by the snapshots it is sent, and reports what it did.
 
-`python -m gateway.app.relay CHANNEL LEVEL SOCKET`, with the numbers of descriptors that the main process has opened.
+`python -m gateway.app.relay CHANNEL LEVEL SOCKET...`, see `running.run_child`.
 """
 
 import asyncio
-import logging
 import socket
-import sys
 import time
-from typing import NoReturn
-
-import uvloop
 
 from gateway.app.orders import Orders
 from gateway.app.public_port import PublicPort, settle_memory
+from gateway.app.running import run_child
 from gateway.processes.channel import Channel
 from gateway.processes.joining import join
 from gateway.processes.messages import AnyMessage, Ask, Hurry, NewRoutes, Report, Up
 from gateway.settings import Settings
 from gateway.tasks import TaskSet
-from gateway.telemetry.logs import configure_logs
 from gateway.telemetry.metrics import RelayCounts
 from gateway.traffic.routes import RouteBoard
-
-logger = logging.getLogger(__name__)
 
 _REPORT_EVERY_S = 1.0
 
@@ -40,22 +33,19 @@ class Relay:
         self._asked = asyncio.Event()
         self._ask_number = 0
 
-    async def run(self, channel_fd: int, listener: socket.socket) -> int:
+    async def run(self, channel_fd: int, sockets: list[socket.socket]) -> int:
         """Answer until told to stop or until the main process is gone; returns the exit code."""
         channel, welcome = await join(channel_fd, self._take, self._lose_parent)
         settings = Settings.model_validate_json(welcome.settings)
         if welcome.routes.models and not self._routed.is_set():  # else newer ones have come already
             self._board.publish(welcome.routes)
             self._routed.set()
-        try:
-            public = PublicPort(settings, self._board, welcome.counts)
-        except OSError as error:
-            logger.error("server.access_log_path cannot be written: %s", error)  # noqa: TRY400 - a sentence is enough
+        public = PublicPort.build(settings, self._board, welcome.counts)
+        if public is None:
             return 1
         await self._routed.wait()  # without routes a client would hear that its model does not exist
         tasks = TaskSet()
-        if await public.listen(tasks, listener) is None:
-            return 1
+        await public.serve_on(sockets, tasks)
         settle_memory()
         channel.send(Up())
         reporting = tasks.start(self._report_on(channel, public, welcome.counts), "report")
@@ -100,17 +90,5 @@ class Relay:
         self._orders.take()
 
 
-def main() -> NoReturn:
-    """Run a relay on the descriptors named in `sys.argv`."""
-    channel_fd, level, listener_fd = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    configure_logs(level)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        sys.exit(runner.run(_run(channel_fd, socket.socket(fileno=listener_fd))))
-
-
-async def _run(channel_fd: int, listener: socket.socket) -> int:
-    return await Relay().run(channel_fd, listener)
-
-
 if __name__ == "__main__":
-    main()
+    run_child(lambda channel_fd, sockets: Relay().run(channel_fd, sockets))

@@ -1,15 +1,21 @@
-"""What those who started a gateway see of it, and the folder its processes share."""
+"""A gateway as those who started it see it, the folder its processes share, and the main function of its children."""
 
+import asyncio
 import contextlib
 import shutil
+import socket
+import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import uvloop
 
 from gateway.engines.supervisor import Supervisor
 from gateway.settings import Settings
+from gateway.telemetry.logs import configure_logs
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +43,19 @@ def runtime_dir(settings: Settings) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_child(serve: Callable[[int, list[socket.socket]], Coroutine[Any, Any, int]]) -> NoReturn:
+    """The main function of control and of each relay.
+
+    `serve` gets the channel's descriptor and the sockets that are to be served; all are open already, their numbers
+    stand in the command line: CHANNEL, the level of the log, SOCKET...
+    """
+    channel_fd, level, *fds = sys.argv[1:]
+    configure_logs(level)
+
+    async def run() -> int:
+        return await serve(int(channel_fd), [socket.socket(fileno=int(fd)) for fd in fds])
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        sys.exit(runner.run(run()))

@@ -5,6 +5,7 @@ noticing: engines live as long as the main process, and relays go by the last sn
 """
 
 import asyncio
+import itertools
 import json
 import logging
 import socket
@@ -13,7 +14,7 @@ from typing import Any
 
 from gateway.app.engines import build_supervisor, start_engines
 from gateway.app.orders import Orders
-from gateway.app.ports import bind_or_say, show_url
+from gateway.app.ports import bind, show_url
 from gateway.app.running import Gateway, OnUp, runtime_dir
 from gateway.processes.child import Child, ChildSpec, ChildTiming
 from gateway.processes.hub import Hub
@@ -29,18 +30,19 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
     orders = Orders()
     server, admin = settings.server, settings.admin
     # They stay open here: what connects while a relay is dead waits for the one that takes its place.
-    public_sockets = bind_or_say(server.host, server.port, server.relays)
-    admin_sockets = bind_or_say(admin.host, admin.port, 1)
+    public_sockets = bind(server.host, server.port, server.relays)
+    admin_sockets = bind(admin.host, admin.port)
     if not public_sockets or not admin_sockets:
         return 1
     supervisor = build_supervisor(settings, lambda status: hub.tell_engines())
     level = logging.getLevelName(logging.getLogger().level)
 
-    def spec(name: str, module: str, listener: socket.socket) -> ChildSpec:
-        return ChildSpec(name, module, (level, str(listener.fileno())), (listener.fileno(),))
+    def spec(name: str, module: str, listeners: list[socket.socket]) -> ChildSpec:
+        fds = tuple(listener.fileno() for listener in listeners)
+        return ChildSpec(name, module, (level, *map(str, fds)), fds)
 
     control = spec("control", "gateway.app.control", admin_sockets[0])
-    relays = [spec(f"relay {slot}", "gateway.app.relay", listener) for slot, listener in enumerate(public_sockets)]
+    relays = [spec(f"relay {slot}", "gateway.app.relay", share) for slot, share in enumerate(public_sockets)]
     hub = Hub(
         lambda: Engines(supervisor.statuses(), supervisor.replicas()),
         _dump_all(settings),
@@ -58,14 +60,12 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
             await tasks.close()
             return 0 if orders.stop.is_set() else 1
         start_engines(supervisor, settings, folder)
-        gateway = Gateway(
-            supervisor, show_url(public_sockets[0].getsockname()), show_url(admin_sockets[0].getsockname())
-        )
+        gateway = Gateway(supervisor, show_url(public_sockets[0][0]), show_url(admin_sockets[0][0]))
         logger.info("answering on %s, admin on %s", gateway.public_url, gateway.admin_url)
         if on_up is not None:
             tasks.start(on_up(gateway), "greeting")
         await orders.stop.wait()
-        for listener in public_sockets:
+        for listener in itertools.chain(*public_sockets):
             listener.close()
         await hub.drain(server.drain_grace_s, orders.hurry)
         await supervisor.close()
@@ -77,5 +77,5 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
 def _dump_all(settings: Settings) -> bytes:
     """The whole tree, with the admin key, which the model itself would not tell."""
     data: dict[str, Any] = settings.model_dump(mode="json")
-    data["admin"]["key"] = settings.admin.key.get_secret_value() if settings.admin.key else None
+    data["admin"]["key"] = settings.admin.secret
     return json.dumps(data).encode()

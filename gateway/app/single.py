@@ -6,7 +6,7 @@ import logging
 from gateway.api.admin import build_admin_app
 from gateway.app.engines import build_supervisor, start_engines
 from gateway.app.orders import Orders
-from gateway.app.ports import listen
+from gateway.app.ports import bind, serve_on, show_url
 from gateway.app.public_port import PublicPort, settle_memory
 from gateway.app.running import Gateway, OnUp, runtime_dir
 from gateway.control.control import Control
@@ -23,28 +23,27 @@ _FLUSH_S = 4.0
 async def serve(settings: Settings, on_up: OnUp | None) -> int:
     """Serve until told to stop; returns the exit code."""
     orders = Orders()
+    public_sockets = bind(settings.server.host, settings.server.port)
+    admin_sockets = bind(settings.admin.host, settings.admin.port)
+    if not public_sockets or not admin_sockets:
+        return 1
     board, counts = RouteBoard(), RelayCounts()
     supervisor = build_supervisor(settings, lambda status: control.note())
     control = Control(settings, supervisor, board.publish)
-    try:
-        public = PublicPort(settings, board, counts)
-    except OSError as error:
-        logger.error("server.access_log_path cannot be written: %s", error)  # noqa: TRY400 - a sentence is enough
+    public = PublicPort.build(settings, board, counts)
+    if public is None:
         return 1
 
     async def read_metrics() -> bytes:
         return render(counts, public.forwarder.running)
 
-    key = settings.admin.key.get_secret_value() if settings.admin.key else None
     tasks = TaskSet()
     with runtime_dir(settings) as folder:
-        server = await public.listen(tasks)
-        at = (settings.admin.host, settings.admin.port)
-        admin = await listen(build_admin_app(control, read_metrics, key), at, tasks)
-        if server is None or admin is None:
-            return 1
+        await public.serve_on(public_sockets[0], tasks)
+        app = build_admin_app(control, read_metrics, settings.admin.secret)
+        admin = await serve_on(admin_sockets[0], app, tasks)
         start_engines(supervisor, settings, folder)
-        gateway = Gateway(supervisor, server.url, admin.url)
+        gateway = Gateway(supervisor, show_url(public_sockets[0][0]), show_url(admin_sockets[0][0]))
         logger.info("answering on %s, admin on %s", gateway.public_url, gateway.admin_url)
         settle_memory()
         if on_up is not None:

@@ -141,6 +141,11 @@ class AdminSettings(Section):
     )
     key: SecretStr | None = Field(default=None, description="The admin key, read from the variable named by `key_env`.")
 
+    @property
+    def secret(self) -> str | None:
+        """The admin key itself."""
+        return None if self.key is None else self.key.get_secret_value()
+
 
 class StateSettings(Section):
     """Where changes made at run time are kept."""

@@ -1,23 +1,26 @@
+import errno
+import itertools
 import socket
 
 import pytest
 
-from gateway.app.ports import bind_or_say, bind_shared, show_url
+from gateway.app.ports import bind, show_url
 
 
-def close(sockets: list[socket.socket]) -> None:
-    for one in sockets:
+def close(shares: list[list[socket.socket]]) -> None:
+    for one in itertools.chain(*shares):
         one.close()
 
 
-def test_all_sockets_have_the_same_port_and_each_takes_connections() -> None:
-    sockets = bind_shared("127.0.0.1", 0, 3)
-    assert len({one.getsockname() for one in sockets}) == 1
-    for one in sockets:
+def test_all_shares_have_the_same_port_and_each_takes_connections() -> None:
+    shares = bind("127.0.0.1", 0, 3)
+    listeners = [one for (one,) in shares]
+    assert len({one.getsockname() for one in listeners}) == 1
+    for one in listeners:
         one.setblocking(False)
-    clients = [socket.create_connection(sockets[0].getsockname()) for _ in range(60)]
+    clients = [socket.create_connection(listeners[0].getsockname()) for _ in range(60)]
     taken = []
-    for one in sockets:
+    for one in listeners:
         count = 0
         try:
             while True:
@@ -27,38 +30,50 @@ def test_all_sockets_have_the_same_port_and_each_takes_connections() -> None:
             taken.append(count)
     assert sum(taken) == 60
     assert all(count > 0 for count in taken)
-    close(clients + sockets)
+    close([clients, listeners])
 
 
-def test_a_port_that_another_gateway_shares_with_itself_is_not_joined() -> None:
-    for count in (1, 2):
-        first = bind_shared("127.0.0.1", 0, count)
-        with pytest.raises(OSError, match="in use"):
-            bind_shared("127.0.0.1", first[0].getsockname()[1], 2)
-        close(first)
+@pytest.mark.parametrize("first", [1, 2])
+@pytest.mark.parametrize("second", [1, 2])
+def test_a_port_that_another_gateway_has_is_not_joined(
+    first: int, second: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    shares = bind("127.0.0.1", 0, first)
+    port = shares[0][0].getsockname()[1]
+    assert bind("127.0.0.1", port, second) == []
+    assert caplog.messages == [
+        f"nothing can listen on 127.0.0.1:{port}: [Errno {errno.EADDRINUSE}] Address already in use"
+    ]
+    close(shares)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
 def test_an_address_that_cannot_be_had_is_told_with_its_reason(host: str, caplog: pytest.LogCaptureFixture) -> None:
-    assert bind_or_say(host, 0, 2) == []
+    assert bind(host, 0, 2) == []
     [message] = caplog.messages
     assert message.startswith(f"nothing can listen on {host}:0: [Errno ")
 
 
-def test_a_name_is_looked_up() -> None:
-    sockets = bind_shared("localhost", 0, 1)
-    assert sockets[0].getsockname()[0] in ("127.0.0.1", "::1")
-    close(sockets)
+@pytest.mark.parametrize("shares", [1, 2])
+def test_every_address_of_a_name_is_listened_on(shares: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 0)) for host in ("127.0.0.1", "127.0.0.2")]
+    monkeypatch.setattr("gateway.app.ports.socket.getaddrinfo", lambda *_, **__: found)
+    made = bind("two.example", 0, shares)
+    assert [[one.getsockname()[0] for one in share] for share in made] == [["127.0.0.1", "127.0.0.2"]] * shares
+    assert len({one.getsockname()[1] for one in itertools.chain(*made)}) == 1
+    close(made)
 
 
 @pytest.mark.parametrize(
-    ("address", "url"),
+    ("family", "host", "url"),
     [
-        (("127.0.0.1", 80), "http://127.0.0.1:80"),
-        (("0.0.0.0", 8000), "http://127.0.0.1:8000"),
-        (("::", 8000, 0, 0), "http://[::1]:8000"),
-        (("fe80::1", 8000, 0, 0), "http://[fe80::1]:8000"),
+        (socket.AF_INET, "127.0.0.1", "http://127.0.0.1:{}"),
+        (socket.AF_INET, "0.0.0.0", "http://127.0.0.1:{}"),
+        (socket.AF_INET6, "::", "http://[::1]:{}"),
+        (socket.AF_INET6, "::1", "http://[::1]:{}"),
     ],
 )
-def test_the_address_shown_can_be_asked(address: tuple[object, ...], url: str) -> None:
-    assert show_url(address) == url
+def test_the_address_shown_can_be_asked(family: int, host: str, url: str) -> None:
+    with socket.socket(family) as one:
+        one.bind((host, 0))
+        assert show_url(one) == url.format(one.getsockname()[1])
