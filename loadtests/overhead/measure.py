@@ -4,7 +4,7 @@ names and their units are in `report.METRICS`.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .answers_check import RouterFault, read_counts
@@ -82,16 +82,20 @@ async def is_idle(child: Child) -> bool:
     return False
 
 
+async def _watch(target: Target, effort: Effort, count: Callable[[], int]) -> tuple[int, float, float]:
+    """What is counted in one window, the router's CPU seconds in it, and how long it was."""
+    await asyncio.sleep(effort.warmup_s)
+    before, cpu_s, started_s = count(), target.read_cpu_s(), time.monotonic()
+    await asyncio.sleep(effort.window_s)
+    return count() - before, target.read_cpu_s() - cpu_s, time.monotonic() - started_s
+
+
 async def measure_requests(target: Target, effort: Effort, _: Reading) -> Reading:
     """Full answers in a closed loop: CPU of each, how many a second, and how busy the router's core was meanwhile."""
     counts = read_counts(target.engine_port)
     loop = ClosedLoop(target.port, target.requests.repeat())
     await loop.start(_CONNECTIONS)
-    await asyncio.sleep(effort.warmup_s)
-    answers, cpu_s, started_s = loop.tally.answers, target.read_cpu_s(), time.monotonic()
-    await asyncio.sleep(effort.window_s)
-    answers, cpu_s = loop.tally.answers - answers, target.read_cpu_s() - cpu_s
-    passed_s = time.monotonic() - started_s
+    answers, cpu_s, passed_s = await _watch(target, effort, lambda: loop.tally.answers)
     loop.stop()
     if loop.tally.bad or not answers:
         raise RouterFault(f"{loop.tally.bad} of {loop.tally.answers} full requests failed in the closed loop")
@@ -117,11 +121,7 @@ async def _measure_chunks(target: Target, effort: Effort, streams: int) -> Readi
     """
     held = OpenStreams(target.port)
     begun = await held.start(target.requests.repeat(stream=True, max_tokens=_ENDLESS), streams, _BEGIN_TIMEOUT_S)
-    await asyncio.sleep(effort.warmup_s)
-    events, cpu_s, started_s = held.tally.events, target.read_cpu_s(), time.monotonic()
-    await asyncio.sleep(effort.window_s)
-    events, cpu_s = held.tally.events - events, target.read_cpu_s() - cpu_s
-    passed_s = time.monotonic() - started_s
+    events, cpu_s, passed_s = await _watch(target, effort, lambda: held.tally.events)
     held.stop()
     if held.tally.bad or not events:
         raise RouterFault(f"{begun} of {streams} streams began, {held.tally.bad} broke, {events} chunks came")
