@@ -35,6 +35,7 @@ class Control:
         self._settings = settings
         self._engines = engines
         self._publish = publish
+        self._published: Routes | None = None
         self._created = int(time.time()) if started is None else started
         # Engines may be older than control: what they are by now is no news.
         self._told = {status.name: (status.state, status.phase) for status in engines.statuses()}
@@ -47,7 +48,10 @@ class Control:
             if self._told.get(status.name) != told:
                 self._told[status.name] = told
                 _tell(status)
-        self._publish(self._build_routes())
+        routes = self._build_routes()
+        if routes != self._published:  # most of what an engine says while it loads is nothing to relays
+            self._published = routes
+            self._publish(routes)
 
     def describe(self) -> list[dict[str, Any]]:
         """Models, versions and engines as the admin API shows them."""

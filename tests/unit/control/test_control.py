@@ -12,7 +12,7 @@ from gateway.engines.keeper import KeeperTiming, KeeperTools
 from gateway.engines.remote import RemoteSpec
 from gateway.engines.supervisor import Supervisor
 from gateway.settings import ModelSettings, Settings
-from gateway.traffic.routes import RouteBoard
+from gateway.traffic.routes import RouteBoard, Routes
 from tests.support.fake_engines import FakeProbe, FakeSpawner, engine_spec, remote_spec, until
 
 SETTINGS = Settings(
@@ -151,3 +151,17 @@ async def test_engines_elsewhere_become_replicas_under_the_name_they_call_themse
 async def test_the_policy_of_a_version_is_published(tmp_path: Path) -> None:
     versions = Bench(tmp_path).board.routes.models["shapes"].versions
     assert [version.routing for version in versions.values()] == ["least_loaded", "least_loaded", "round_robin"]
+
+
+async def test_what_changes_nothing_for_relays_is_not_published(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    published: list[Routes] = []
+    control = Control(SETTINGS, bench.supervisor, published.append)
+    control.note()
+    control.note()
+    assert len(published) == 1
+    await bench.come_up()
+    control.note()
+    assert len(published) == 2
+    assert published[0] != published[1]
+    await bench.supervisor.close()
