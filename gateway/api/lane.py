@@ -7,7 +7,7 @@ goes out in the callback that brought it from the engine. Whatever is not relaye
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httptools
@@ -300,7 +300,7 @@ class LaneProtocol(HttpToolsProtocol):
         """End the connection: the answer cannot be ended."""
         self.transport.abort()
 
-    def begin(self, status: int, lines: bytes) -> None:
+    def begin(self, status: int, lines: bytes) -> Callable[[bytes], None] | None:
         """Send the head of a stream. HTTP/1.0 knows no chunks: there the end of the connection ends the stream."""
         if self._call is not None:
             self._call.record.status = status
@@ -309,6 +309,7 @@ class LaneProtocol(HttpToolsProtocol):
         else:
             self._is_lasting = False
         self.transport.write(self._write_head(status, lines))
+        return self.transport.write if self._is_chunked else None
 
     def write(self, data: bytes) -> None:
         """Send a piece of the stream."""

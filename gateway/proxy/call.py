@@ -1,6 +1,6 @@
 """One client request as it reaches the proxy, and the client's side of its answer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,8 +45,8 @@ class Client(Protocol):
     def abandon(self) -> None:
         """A defect of ours struck while the answer was being ended: nothing sound can be sent any more."""
 
-    def begin(self, status: int, lines: bytes) -> None:
-        """Send the head of a stream."""
+    def begin(self, status: int, lines: bytes) -> Callable[[bytes], None] | None:
+        """Send the head of a stream. Returns what takes pieces that are framed as chunks already, if this one can."""
 
     def write(self, data: bytes) -> None:
         """Send a piece of the stream; a client that does not keep up calls the passage's `pause`."""

@@ -13,6 +13,7 @@ import httptools
 
 from gateway.errors import GatewayError, Headers, OperatorFault, UpstreamFailed
 from gateway.proxy.pieces import Piece, write_pieces
+from gateway.proxy.shortcut import CHUNK_STARTS, LONGEST_CHUNK_BYTES, Shortcut
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +30,8 @@ class Reader(Protocol):
     def on_head(self, status: int, headers: Headers) -> None:
         """Status and headers are in; header names in lower case."""
 
-    def on_data(self, data: bytes) -> None:
-        """Body bytes, all that one read brought."""
+    def on_data(self, data: bytes) -> Shortcut | None:
+        """Body bytes, all that one read brought. Returns the way that plain chunks may go from here on, untold."""
 
     def on_end(self) -> None:
         """The answer has ended in order."""
@@ -58,8 +59,8 @@ class Connection(asyncio.Protocol):
     """One connection: parses what comes and hands it to the exchange that holds the connection."""
 
     __slots__ = (
-        "_body", "_has_ended", "_has_eof", "_has_head", "_head_bytes", "_headers", "_is_kept_alive", "_parser",
-        "_register", "_status", "exchange", "idle_since_s", "transport",
+        "_body", "_has_ended", "_has_eof", "_has_head", "_head_bytes", "_headers", "_is_between_chunks",
+        "_is_kept_alive", "_parser", "_register", "_shortcut", "_status", "exchange", "idle_since_s", "transport",
     )  # fmt: skip
 
     def __init__(self, register: "set[Connection]") -> None:
@@ -74,7 +75,8 @@ class Connection(asyncio.Protocol):
     def _prepare(self) -> None:
         self._headers: Headers = []
         self._head_bytes = self._status = 0
-        self._has_head = self._has_ended = self._has_eof = self._is_kept_alive = False
+        self._has_head = self._has_ended = self._has_eof = self._is_kept_alive = self._is_between_chunks = False
+        self._shortcut: Shortcut | None = None
 
     # What asyncio calls.
 
@@ -87,6 +89,19 @@ class Connection(asyncio.Protocol):
         if exchange is None:  # nobody asked: these bytes must never reach the next client
             self.close()
             return
+        shortcut = self._shortcut
+        if shortcut is not None:
+            size = len(data)
+            if size < LONGEST_CHUNK_BYTES and data.startswith(CHUNK_STARTS[size]) and data.endswith(b"\n\n\r\n"):
+                for stop in shortcut.stops:
+                    if data.find(stop) >= 0:
+                        break
+                else:
+                    shortcut.event_count += data.count(b"\n\n")
+                    exchange.has_moved = True
+                    shortcut.write(data)
+                    return
+            self._shortcut = None
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -94,6 +109,8 @@ class Connection(asyncio.Protocol):
                 exchange.fail(UpstreamFailed(f"The engine sent an answer that is not HTTP: {error}"))
                 return
             self.close()  # the answer is whole; what stands behind it is nobody's
+        if not data.endswith(b"\r\n"):  # perhaps the next chunk has begun, with some digits of its size
+            self._is_between_chunks = False
         if not exchange.has_head:
             exchange.is_untouched = False
             self._head_bytes += len(data)
@@ -119,7 +136,9 @@ class Connection(asyncio.Protocol):
             if body and self.exchange is exchange:
                 self._body = []
                 exchange.has_moved = True
-                exchange.reader.on_data(body[0] if len(body) == 1 else b"".join(body))
+                shortcut = exchange.reader.on_data(body[0] if len(body) == 1 else b"".join(body))
+                if self._is_between_chunks and self.exchange is exchange:
+                    self._shortcut = shortcut
             if self._has_ended and self.exchange is exchange:
                 exchange.take_end(can_be_reused=self._is_kept_alive)
         except Exception:
@@ -169,7 +188,14 @@ class Connection(asyncio.Protocol):
         if not self._has_ended:
             self._body.append(body)
 
+    def on_chunk_header(self) -> None:
+        self._is_between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        self._is_between_chunks = True
+
     def on_message_complete(self) -> None:
+        self._is_between_chunks = False
         if 100 <= self._status < 200:  # an interim answer: the real one follows
             self._prepare()
             return

@@ -21,6 +21,7 @@ from gateway.proxy.call import Call, Client
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.headers import lines_for_client, lines_for_engine
 from gateway.proxy.pieces import Piece
+from gateway.proxy.shortcut import Shortcut
 from gateway.proxy.sse import EventStream, Renaming, Usage, error_event, read_usage
 from gateway.proxy.upstream import Upstream, write_head
 from gateway.routing.facts import Facts
@@ -127,7 +128,7 @@ class Passage:
 
     __slots__ = (
         "_address", "_call", "_client", "_events", "_exchange", "_headers", "_hides_usage", "_pieces", "_renaming",
-        "_running", "_status", "is_over",
+        "_running", "_shortcut", "_status", "is_over",
     )  # fmt: skip
 
     def __init__(
@@ -150,6 +151,7 @@ class Passage:
         self._status = 0
         self._headers: Headers = []
         self._events: EventStream | None = None
+        self._shortcut: Shortcut | None = None
         self._pieces: list[bytes] = []
         self.is_over = False
 
@@ -187,26 +189,29 @@ class Passage:
         for name, value in headers:
             if name == b"content-type" and value.startswith(b"text/event-stream"):
                 self._events = EventStream(self._call.endpoint, hides_usage=self._hides_usage, renaming=self._renaming)
-                self._client.begin(status, self._client_lines())
+                write_chunk = self._client.begin(status, self._client_lines())
+                if write_chunk is not None and self._renaming is None:
+                    self._shortcut = Shortcut(write_chunk, self._events.stops)
                 return
 
-    def on_data(self, data: bytes) -> None:
+    def on_data(self, data: bytes) -> Shortcut | None:
         """See `Reader`."""
         record = self._call.record
         if record.first_byte_s is None:
             record.first_byte_s = time.monotonic() - record.started_s
         if self._events is None:
             self._pieces.append(data)
-            return
+            return None
         try:
             data = self._events.feed(data)
         except UpstreamFailed as error:
             if self._exchange is not None:
                 self._exchange.abort()
             self.on_failure(error)
-            return
+            return None
         if data:
             self._client.write(data)
+        return None if self._events.is_holding else self._shortcut
 
     def on_end(self) -> None:
         """See `Reader`."""
@@ -270,7 +275,8 @@ class Passage:
             _count(record, self._events.usage)
             if record.tokens_out is None:
                 # The engine reports usage at the very end. Until then an event is a token, but for the first.
-                record.tokens_out, record.is_estimated = max(0, self._events.event_count - 1), True
+                count = self._events.event_count + (self._shortcut.event_count if self._shortcut is not None else 0)
+                record.tokens_out, record.is_estimated = max(0, count - 1), True
 
 
 def placement_lines(record: RequestRecord) -> bytes:

@@ -81,7 +81,7 @@ class EventStream:
     """One event stream being relayed. `feed` it what comes; it gives back what may go on to the client.
 
     `usage` holds the last usage seen, `event_count` the events; `has_ended` tells whether the stream's own last event
-    has passed.
+    has passed. Whole events without any of `stops` need not be fed, unless the stream `is_holding` the begin of one.
     """
 
     def __init__(self, endpoint: Endpoint, *, hides_usage: bool, renaming: Renaming | None = None) -> None:
@@ -89,6 +89,7 @@ class EventStream:
         self.has_ended = False
         self.event_count = 0
         self._hints = tuple(value for _, value in endpoint.last_events)
+        self.stops = (_USAGE_KEY, *self._hints)
         self._last_event = _find_field(endpoint.last_events)
         self._hides_usage = hides_usage
         self._renaming = renaming
@@ -124,6 +125,11 @@ class EventStream:
             if data.find(hint) >= 0:
                 self._note_end(data)
         return data
+
+    @property
+    def is_holding(self) -> bool:
+        """True while an event is incomplete."""
+        return bool(self._held)
 
     def flush(self) -> bytes:
         """What was held back when the stream ended: an event without its blank line, or nothing."""

@@ -4,10 +4,14 @@ import asyncio
 from collections.abc import Callable
 
 from gateway.errors import GatewayError, Headers
+from gateway.proxy.shortcut import Shortcut
 
 
 class RecordingReader:
-    """Reads an answer. `steps` names what it was told, in order; `on_step` is called after each."""
+    """Reads an answer. `steps` names what it was told, in order; `on_step` is called after each.
+
+    Plain chunks may go the way of `shortcut`, where there is one.
+    """
 
     def __init__(self, on_step: Callable[[str], None] = lambda step: None) -> None:
         self.steps: list[str] = []
@@ -16,17 +20,19 @@ class RecordingReader:
         self.data = b""
         self.failures: list[GatewayError] = []
         self.over = asyncio.Event()
+        self.shortcut: Shortcut | None = None
         self._on_step = on_step
 
     def on_head(self, status: int, headers: Headers) -> None:
         self.status, self.headers = status, headers
         self._tell("head")
 
-    def on_data(self, data: bytes) -> None:
+    def on_data(self, data: bytes) -> Shortcut | None:
         self.data += data
         if self.steps[-1] == "data":
             self.steps.pop()
         self._tell("data")
+        return self.shortcut
 
     def on_end(self) -> None:
         self.over.set()
@@ -45,7 +51,8 @@ class RecordingReader:
 class RecordingClient:
     """Gets the answer of one call. `steps` names what it was told, in order."""
 
-    def __init__(self, on_step: Callable[[str], None] = lambda step: None) -> None:
+    def __init__(self, on_step: Callable[[str], None] = lambda step: None, *, takes_chunks: bool = True) -> None:
+        self._takes_chunks = takes_chunks
         self.steps: list[str] = []
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
@@ -66,9 +73,13 @@ class RecordingClient:
         self.steps.append("abandon")
         self.over.set()
 
-    def begin(self, status: int, lines: bytes) -> None:
+    def begin(self, status: int, lines: bytes) -> Callable[[bytes], None] | None:
         self.status, self.headers = status, read_lines(lines)
         self._tell("begin")
+        return self._take_chunk if self._takes_chunks else None
+
+    def _take_chunk(self, chunk: bytes) -> None:
+        self.write(chunk.split(b"\r\n", 1)[1][:-2])
 
     def write(self, data: bytes) -> None:
         assert data, "an empty chunk would end the stream"

@@ -283,6 +283,19 @@ async def test_default_headers_of_the_server_are_sent() -> None:
     assert client.sent[0][1]["date"] == "today"
 
 
+async def test_framed_chunks_go_to_those_who_take_chunks() -> None:
+    client = Connection()
+    client.feed(post())
+    write_chunk = client.passage.client.begin(200, b"")
+    assert write_chunk is not None
+    write_chunk(b"5\r\nwhole\r\n")
+    client.passage.client.end(b"!")
+    assert client.sent[0][2] == b"whole!"
+    old = Connection()
+    old.feed(post(version="1.0"))
+    assert old.passage.client.begin(200, b"") is None
+
+
 @pytest.mark.parametrize("header", ["connection: keep-alive", "x: y"])
 async def test_http_1_0_gets_no_chunks_and_the_close(header: str) -> None:
     client = Connection()

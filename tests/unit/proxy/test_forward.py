@@ -127,10 +127,13 @@ class FakeUpstream:
 class Told:
     """A passage whose engine is played by the test."""
 
-    def __init__(self, body: Any = None, on_step: Callable[[str], None] = lambda step: None, **more: Any) -> None:
+    def __init__(
+        self, body: Any = None, on_step: Callable[[str], None] = lambda step: None, *, served_name: str = "shapes",
+        takes_chunks: bool = True, **more: Any,
+    ) -> None:  # fmt: skip
         self.upstream = FakeUpstream()
-        self.relay = Forwarder(RouteBoard(routes("unix:///e")), self.upstream)  # type: ignore[arg-type]
-        self.client = RecordingClient(on_step)
+        self.relay = Forwarder(RouteBoard(routes("unix:///e", served_name=served_name)), self.upstream)  # type: ignore[arg-type]
+        self.client = RecordingClient(on_step, takes_chunks=takes_chunks)
         self.call = call(body or {"model": "shapes", "stream": True}, **more)
         self.record = self.call.record
         self.passage: Passage = self.relay.forward(self.call, self.client)
@@ -319,6 +322,34 @@ async def test_a_broken_stream_ends_in_the_manner_of_its_route(path: str) -> Non
     assert told.client.steps == ["begin", "write", "end"]
 
 
+async def test_plain_chunks_may_take_the_shortcut_to_the_client() -> None:
+    told = Told().begun()
+    shortcut = told.passage.on_data(WORDS[0])
+    assert shortcut is not None
+    shortcut.write(b"1b\r\n" + WORDS[1] + b"\r\n")
+    assert told.client.body == WORDS[0] + WORDS[1]
+    assert {b"[DONE]", b'"usage":'} == set(shortcut.stops)
+
+
+async def test_no_chunk_may_overtake_an_event_that_is_held() -> None:
+    told = Told().begun(WORDS[0])
+    assert told.passage.on_data(WORDS[1][:-1]) is None
+    assert told.passage.on_data(WORDS[1][-1:]) is not None
+
+
+async def test_answers_that_are_renamed_or_no_streams_take_no_shortcut() -> None:
+    told = Told({"model": "shapes", "stream": True}, served_name="other").begun()
+    assert told.passage.on_data(WORDS[0]) is None
+    told = Told()
+    told.passage.on_head(200, [])
+    assert told.passage.on_data(ANSWER) is None
+
+
+async def test_a_client_that_takes_no_chunks_gets_none() -> None:
+    told = Told(takes_chunks=False).begun()
+    assert told.passage.on_data(WORDS[0]) is None
+
+
 async def test_what_one_read_brings_goes_out_in_the_same_callback() -> None:
     told = Told()
     told.begun()
@@ -360,6 +391,15 @@ async def test_the_tokens_of_an_aborted_stream_are_estimated() -> None:
     record = told.record
     assert (record.status, record.outcome) == (499, "hung_up")
     assert (record.tokens_in, record.tokens_out, record.is_estimated) == (None, 3, True)
+
+
+async def test_tokens_that_took_the_shortcut_are_estimated_too() -> None:
+    told = Told().begun()
+    shortcut = told.passage.on_data(b"".join(WORDS))
+    assert shortcut is not None
+    shortcut.event_count = 10
+    told.passage.hang_up()
+    assert (told.record.tokens_out, told.record.is_estimated) == (13, True)
 
 
 async def test_no_tokens_are_estimated_for_a_stream_without_an_event() -> None:
