@@ -1,11 +1,14 @@
 """What a request's head alone shows: the relayed route it is for, and what is wrong with it. Never reads a body."""
 
+from dataclasses import dataclass
+
 import httptools
 
 from gateway.api.auth import KeyRing
-from gateway.errors import BodyTooLarge, HeadersTooLarge, MethodNotAllowed, UnsupportedMedia
-from gateway.proxy.call import Call
+from gateway.errors import BodyTooLarge, Headers, HeadersTooLarge, MethodNotAllowed, UnsupportedMedia
+from gateway.proxy.call import RequestHead
 from gateway.proxy.endpoints import ENDPOINTS, Endpoint
+from gateway.proxy.headers import lines_for_engine
 
 _ENDPOINTS = {path.encode(): endpoint for path, endpoint in ENDPOINTS.items()}
 MAX_HEAD_BYTES = 64 * 1024
@@ -26,28 +29,37 @@ def find_endpoint(url: bytes) -> Endpoint | None:
     return _ENDPOINTS.get(path)
 
 
-def check_head(call: Call, method: bytes, keys: KeyRing | None, max_body_bytes: int, received_bytes: int) -> None:
-    """Refuse what the head already shows to be wrong, and note who calls. Raises BadRequest, of the kind that fits.
+@dataclass(frozen=True, slots=True)
+class HeadLimits:
+    """What every request's head is held against. Without `keys` nobody needs one."""
 
-    `received_bytes` came with the head, perhaps with some of the body: only when they are many the head is measured.
-    """
-    if received_bytes > MAX_HEAD_BYTES and sum(len(name) + len(value) for name, value in call.headers) > MAX_HEAD_BYTES:
-        raise head_too_large()
-    if len(call.headers) > _MAX_HEADERS:
+    keys: KeyRing | None
+    max_body_bytes: int
+
+
+def read_head(
+    endpoint: Endpoint, method: bytes, headers: Headers, limits: HeadLimits, *, is_chunked: bool, is_lasting: bool
+) -> RequestHead:
+    """What the head of a request for `endpoint` says. Raises BadRequest, of the kind that fits, for what is wrong."""
+    if len(headers) > _MAX_HEADERS:
         raise HeadersTooLarge(f"The request has more than {_MAX_HEADERS} headers.")
+    if sum(len(name) + len(value) for name, value in headers) > MAX_HEAD_BYTES:
+        raise head_too_large()
     if method != b"POST":
-        raise MethodNotAllowed(f"{call.endpoint.path} takes POST, not {method.decode()}.")
-    if keys is not None:
-        call.caller = keys.check(call.by_name)
-    kind = call.by_name.get(b"content-type", b"application/json")
+        raise MethodNotAllowed(f"{endpoint.path} takes POST, not {method.decode()}.")
+    by_name = dict(reversed(headers))  # of a header sent twice the first counts
+    caller = limits.keys.check(by_name) if limits.keys is not None else None
+    kind = by_name.get(b"content-type", b"application/json")
     if kind != b"application/json" and kind.split(b";")[0].strip().lower() != b"application/json":
         shown = kind[:100].decode("latin-1")
         raise UnsupportedMedia(f"The content type {shown!r} is not supported: send content-type: application/json.")
-    encoding = call.by_name.get(b"content-encoding")
+    encoding = by_name.get(b"content-encoding")
     if encoding is not None and encoding.strip().lower() != b"identity":
         raise UnsupportedMedia("Compressed request bodies are not supported: send the JSON as it is.")
-    if int(call.by_name.get(b"content-length", b"0")) > max_body_bytes:
-        raise too_large(max_body_bytes)
+    if int(by_name.pop(b"content-length", b"0")) > limits.max_body_bytes:
+        raise too_large(limits.max_body_bytes)
+    by_name.pop(b"x-request-id", None)
+    return RequestHead(endpoint, by_name, lines_for_engine(headers), is_chunked, is_lasting, caller)
 
 
 def head_too_large() -> HeadersTooLarge:

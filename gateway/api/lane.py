@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.api.auth import KeyRing
 from gateway.api.deadlines import Deadlines
-from gateway.api.heads import MAX_HEAD_BYTES, check_head, find_endpoint, head_too_large, too_large
+from gateway.api.heads import MAX_HEAD_BYTES, HeadLimits, find_endpoint, head_too_large, read_head, too_large
 from gateway.errors import (
     BadRequest,
     BodyTooSlow,
@@ -24,9 +24,10 @@ from gateway.errors import (
     OperatorFault,
     render,
 )
-from gateway.proxy.call import Call
+from gateway.proxy.call import Call, RequestHead
 from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.forward import Forwarder, Passage, placement_lines
+from gateway.proxy.head_memo import HeadMemo
 from gateway.proxy.headers import request_id, write_lines
 from gateway.proxy.pieces import write_pieces
 from gateway.telemetry.requests import RequestLedger, RequestRecord
@@ -49,8 +50,8 @@ class Lane:
     ) -> None:
         self.forwarder = forwarder
         self.ledger = ledger
-        self.keys = keys
-        self.max_body_bytes = max_body_bytes
+        self.limits = HeadLimits(keys, max_body_bytes)
+        self.heads = HeadMemo[RequestHead](b"x-request-id")
         self.deadlines = Deadlines()
         self._default_headers: Headers = []
         self._default_lines = b""
@@ -79,8 +80,11 @@ class LaneProtocol(HttpToolsProtocol):
         self._is_whole = False
         self._is_deaf = False
         self._is_upgrading = False
+        self._is_parser_idle = True
         self._unsent_bytes = 0
-        self._call: Call | None = None
+        self._first = b""
+        self._record: RequestRecord | None = None
+        self._head: RequestHead | None = None
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._passage: Passage | None = None
@@ -96,16 +100,28 @@ class LaneProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
             return
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
         if not self._has_head and not self._is_answering:
+            if self._is_parser_idle:
+                known = self._lane.heads.recall(data)
+                if known is not None and len(known[2]) <= self._lane.limits.max_body_bytes:
+                    head, offered_id, body = known
+                    self._is_chunked, self._is_lasting = head.is_chunked, head.is_lasting
+                    self._begin(head.endpoint, offered_id)
+                    self._forward(head, body)
+                    return
+                self._first = data
             if not self._head_bytes:
                 self._wait(_HEAD_TIMEOUT_S)
             self._head_bytes += len(data)
-        if self.timeout_keep_alive_task is not None:
-            self._unset_keepalive_if_required()
         self._parse(data)
+        self._first = b""
         if self._is_whole:
             self._is_whole = False
-            self._forward()
+            pieces, self._body = self._body, []
+            if self._head is not None:
+                self._forward(self._head, pieces[0] if len(pieces) == 1 else b"".join(pieces))
         elif not self._has_head and self._head_bytes > MAX_HEAD_BYTES:
             self._refuse_head(head_too_large())
 
@@ -117,7 +133,7 @@ class LaneProtocol(HttpToolsProtocol):
                 self._is_deaf = True
                 if self.cycle is not None:
                     self.cycle.keep_alive = False
-            elif self._has_head and self._call is None:  # answered already: this was the rest of its body
+            elif self._has_head and self._record is None:  # answered already: this was the rest of its body
                 self._is_lasting = False
                 self._rest()
             else:
@@ -141,14 +157,14 @@ class LaneProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lane.deadlines.forget(self)
-        passage, call = self._passage, self._call
-        self._passage = self._call = None
+        passage, record = self._passage, self._record
+        self._passage = self._record = None
         if passage is not None:
             passage.hang_up()
-        if call is not None:
+        if record is not None:
             if passage is None:
-                call.record.status, call.record.outcome = 499, "hung_up"
-            self._lane.ledger.settle(call.record)
+                record.status, record.outcome = 499, "hung_up"
+            self._lane.ledger.settle(record)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -168,7 +184,8 @@ class LaneProtocol(HttpToolsProtocol):
     # What httptools calls. What it raises there would pass for a client's mistake: nothing is forwarded from in here.
 
     def on_message_begin(self) -> None:
-        if self._call is not None or (self.cycle is not None and not self.cycle.response_complete):
+        self._is_parser_idle = False
+        if self._record is not None or (self.cycle is not None and not self.cycle.response_complete):
             self._is_deaf = True
             if self.cycle is not None:
                 self.cycle.keep_alive = False
@@ -202,13 +219,13 @@ class LaneProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         if self._is_deaf:
             return
-        if self._call is None:
+        if self._record is None:
             if self.cycle is not None:  # none: a relayed request that was refused, whose body is still coming
                 super().on_body(body)
             return
         self._body_bytes += len(body)
-        if self._body_bytes > self._lane.max_body_bytes:
-            self.refuse(too_large(self._lane.max_body_bytes))
+        if self._body_bytes > self._lane.limits.max_body_bytes:
+            self.refuse(too_large(self._lane.limits.max_body_bytes))
         else:
             self._body.append(body)
 
@@ -217,9 +234,9 @@ class LaneProtocol(HttpToolsProtocol):
             return
         self._has_head = False
         self._head_bytes = 0
-        if self._call is not None:
+        self._is_parser_idle = True
+        if self._record is not None:
             self._is_whole = True
-            self.due_s = _NEVER_S
         elif self.cycle is not None and not self.cycle.response_complete:
             super().on_message_complete()
             self.due_s = _NEVER_S
@@ -240,36 +257,41 @@ class LaneProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _take(self, endpoint: Endpoint) -> None:
-        self.cycle = None  # type: ignore[assignment]
-        self._is_chunked = self.parser.get_http_version() == "1.1"
-        self._is_lasting = self._is_chunked and self.parser.should_keep_alive()
+        lane, parser, headers = self._lane, self.parser, self.headers
+        self._is_chunked = parser.get_http_version() == "1.1"
+        self._is_lasting = self._is_chunked and parser.should_keep_alive()
         self._body_bytes = 0
-        client_ip = self.client[0] if self.client else ""
-        by_name = dict(reversed(self.headers))  # of a header sent twice the first counts
-        record = RequestRecord(request_id(by_name.get(b"x-request-id")), endpoint.path, time.monotonic())
-        self._call = Call(endpoint, self.headers, b"", client_ip, record, by_name)
+        self._begin(endpoint, next((value for name, value in headers if name == b"x-request-id"), None))
         try:
-            lane = self._lane
-            check_head(self._call, self.parser.get_method(), lane.keys, lane.max_body_bytes, self._head_bytes)
+            self._head = head = read_head(
+                endpoint, parser.get_method(), headers, lane.limits,
+                is_chunked=self._is_chunked, is_lasting=self._is_lasting,
+            )  # fmt: skip
         except GatewayError as error:
             self.refuse(error)
             return
+        if self._first:
+            lane.heads.remember(self._first, headers, head)
         self._wait(_BODY_TIMEOUT_S)
-        if self._is_chunked and _is_expecting(by_name):
+        if self._is_chunked and _is_expecting(head.by_name):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _forward(self) -> None:
-        call = self._call
-        if call is None:
+    def _begin(self, endpoint: Endpoint, offered_id: bytes | None) -> None:
+        self.cycle = None  # type: ignore[assignment]
+        self._record = RequestRecord(request_id(offered_id), endpoint.path, time.monotonic())
+
+    def _forward(self, head: RequestHead, body: bytes) -> None:
+        record = self._record
+        if record is None:
             return
-        call.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._body = []
+        self.due_s = _NEVER_S
+        client_ip = self.client[0] if self.client else ""
         try:
-            self._passage = self._lane.forwarder.forward(call, self)
+            self._passage = self._lane.forwarder.forward(Call(head, body, client_ip, record), self)
         except GatewayError as error:
             self.refuse(error)
         except Exception:
-            logger.exception("request %s failed inside the gateway", call.record.request_id)
+            logger.exception("request %s failed inside the gateway", record.request_id)
             self.refuse(OperatorFault("The gateway failed on this request; its log has the details."))
         else:
             if self.flow.write_paused:  # the client has not taken the last answer yet
@@ -285,7 +307,7 @@ class LaneProtocol(HttpToolsProtocol):
 
     def refuse(self, error: GatewayError) -> None:
         """Send an error of the gateway's own."""
-        record = self._call.record if self._call is not None else None
+        record = self._record
         if record is not None:
             record.outcome = error.code or error.type
         status, headers, body = render(error)
@@ -302,8 +324,8 @@ class LaneProtocol(HttpToolsProtocol):
 
     def begin(self, status: int, lines: bytes) -> Callable[[bytes], None] | None:
         """Send the head of a stream. HTTP/1.0 knows no chunks: there the end of the connection ends the stream."""
-        if self._call is not None:
-            self._call.record.status = status
+        if self._record is not None:
+            self._record.status = status
         if self._is_chunked:
             lines += b"transfer-encoding: chunked\r\n"
         else:
@@ -321,7 +343,7 @@ class LaneProtocol(HttpToolsProtocol):
             self.transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n")
         elif data:
             self.transport.write(data)
-        self._finish(self._call.record.status if self._call is not None else 200)
+        self._finish(self._record.status if self._record is not None else 200)
 
     def _write_head(self, status: int, lines: bytes) -> bytes:
         if self._lane.forwarder.is_draining:  # the client's next request belongs elsewhere
@@ -331,12 +353,12 @@ class LaneProtocol(HttpToolsProtocol):
 
     def _finish(self, status: int) -> None:
         """The answer is written: settle the account, and wait for the next request or for the rest of this one."""
-        call, self._call, self._passage = self._call, None, None
+        record, self._record, self._passage = self._record, None, None
         self._body = []
         self.server_state.total_requests += 1
-        if call is not None:
-            call.record.status = status
-            self._lane.ledger.settle(call.record)
+        if record is not None:
+            record.status = status
+            self._lane.ledger.settle(record)
         if self._has_head and not self._is_whole:
             self._wait(_LEFTOVER_TIMEOUT_S)
         else:
@@ -358,7 +380,7 @@ class LaneProtocol(HttpToolsProtocol):
     def give_up(self) -> None:
         """The client has been too slow."""
         self._wait(_LEFTOVER_TIMEOUT_S)
-        if self._call is not None and self._passage is None:
+        if self._record is not None and self._passage is None:
             self.refuse(BodyTooSlow(f"The request body did not arrive within {_BODY_TIMEOUT_S:g} s."))
         elif not self._is_answering:
             unsent_bytes = self.transport.get_write_buffer_size()
@@ -374,7 +396,7 @@ class LaneProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Close once the answer under way, if any, has been sent."""
-        if self._call is not None:
+        if self._record is not None:
             self._is_lasting = False
         else:
             super().shutdown()

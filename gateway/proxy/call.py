@@ -4,30 +4,36 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.errors import GatewayError, Headers
+from gateway.errors import GatewayError
 from gateway.proxy.endpoints import Endpoint
 from gateway.telemetry.requests import RequestRecord
 
 
-@dataclass(slots=True)
-class Call:
-    """One client request, body read, nothing of it checked yet. Header names are in lower case.
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """What the head of a client's request says. Requests that differ in length and id only share one.
 
-    `by_name` has the first of each header. `caller` names the key that the client showed, where keys are asked for.
+    `by_name` has the first value of each header, by its name in lower case, but not length and id. `engine_lines` are
+    the header lines that the engine gets. The client takes chunks if it `is_chunked` (HTTP/1.1), and wants to keep its
+    connection if it `is_lasting`. `caller` names the key that it showed, where keys are asked for.
     """
 
     endpoint: Endpoint
-    headers: Headers
+    by_name: Mapping[bytes, bytes]
+    engine_lines: bytes
+    is_chunked: bool = True
+    is_lasting: bool = True
+    caller: str | None = None
+
+
+@dataclass(slots=True)
+class Call:
+    """One client request, its head checked, its body read and not looked at yet."""
+
+    head: RequestHead
     body: bytes
     client_ip: str
     record: RequestRecord
-    by_name: Mapping[bytes, bytes]
-    caller: str | None = None
-
-    def header(self, name: bytes) -> str | None:
-        """The first value of a header."""
-        value = self.by_name.get(name)
-        return None if value is None else value.decode("latin-1")
 
 
 class Client(Protocol):

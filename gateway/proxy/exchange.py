@@ -7,11 +7,14 @@ switch. A connection carries one exchange at a time; any doubt closes it.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, cast
 
 import httptools
 
 from gateway.errors import GatewayError, Headers, OperatorFault, UpstreamFailed
+from gateway.proxy.head_memo import HeadMemo
+from gateway.proxy.headers import lines_for_client
 from gateway.proxy.pieces import Piece, write_pieces
 from gateway.proxy.shortcut import CHUNK_STARTS, LONGEST_CHUNK_BYTES, Shortcut
 
@@ -24,11 +27,26 @@ _STALE_WITHIN_S = 0.5  # lost later, it was lost at work: the request must not b
 LOST = "The engine closed the connection before its answer had ended."
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerHead:
+    """What the head of an answer says; answers that differ in length and date only share one.
+
+    `client_lines` are the header lines that the client gets.
+    """
+
+    status: int
+    client_lines: bytes
+    is_stream: bool
+
+
+NO_HEAD = AnswerHead(0, b"", is_stream=False)
+
+
 class Reader(Protocol):
     """Who reads an answer. It is told the head, data as it comes, then the end or a failure, once."""
 
-    def on_head(self, status: int, headers: Headers) -> None:
-        """Status and headers are in; header names in lower case."""
+    def on_head(self, head: AnswerHead) -> None:
+        """The head is in."""
 
     def on_data(self, data: bytes) -> Shortcut | None:
         """Body bytes, all that one read brought. Returns the way that plain chunks may go from here on, untold."""
@@ -59,21 +77,24 @@ class Connection(asyncio.Protocol):
     """One connection: parses what comes and hands it to the exchange that holds the connection."""
 
     __slots__ = (
-        "_body", "_has_ended", "_has_eof", "_has_head", "_head_bytes", "_headers", "_is_between_chunks",
-        "_is_kept_alive", "_parser", "_register", "_shortcut", "_status", "exchange", "idle_since_s", "transport",
+        "_body", "_has_ended", "_has_eof", "_has_head", "_head", "_head_bytes", "_headers", "_is_between_chunks",
+        "_is_kept_alive", "_known_heads", "_parser", "_register", "_shortcut", "_status", "exchange", "idle_since_s",
+        "transport",
     )  # fmt: skip
 
-    def __init__(self, register: "set[Connection]") -> None:
+    def __init__(self, register: "set[Connection]", known_heads: HeadMemo[AnswerHead]) -> None:
         self.transport: asyncio.Transport | None = None
         self.exchange: Exchange | None = None
         self.idle_since_s = 0.0
         self._register = register
+        self._known_heads = known_heads
         self._parser = httptools.HttpResponseParser(self)
         self._body: list[bytes] = []
         self._prepare()
 
     def _prepare(self) -> None:
         self._headers: Headers = []
+        self._head = NO_HEAD
         self._head_bytes = self._status = 0
         self._has_head = self._has_ended = self._has_eof = self._is_kept_alive = self._is_between_chunks = False
         self._shortcut: Shortcut | None = None
@@ -102,6 +123,15 @@ class Connection(asyncio.Protocol):
                     shortcut.write(data)
                     return
             self._shortcut = None
+        is_first = not self._head_bytes
+        if is_first:
+            known = self._known_heads.recall(data)
+            if known is not None:
+                self._head, _, body = known
+                self._body = [body] if body else []
+                self._has_head = self._has_ended = self._is_kept_alive = True
+                self._deliver(exchange)
+                return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -117,6 +147,10 @@ class Connection(asyncio.Protocol):
             if fault := self._find_head_fault():
                 exchange.fail(UpstreamFailed(fault))
                 return
+            if self._has_head:
+                self._head = _read_head(self._status, self._headers)
+                if is_first and self._has_ended and self._is_kept_alive:
+                    self._known_heads.remember(data, self._headers, self._head)
         if self._has_head:
             self._deliver(exchange)
 
@@ -131,7 +165,7 @@ class Connection(asyncio.Protocol):
         """Hand on what one read has brought. The reader may abort at any call: `exchange` then lets go of us."""
         try:
             if not exchange.has_head:
-                exchange.take_head(self._status, self._headers)
+                exchange.take_head(self._head)
             body = self._body
             if body and self.exchange is exchange:
                 self._body = []
@@ -228,6 +262,11 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
 
 
+def _read_head(status: int, headers: Headers) -> AnswerHead:
+    kind = next((value for name, value in headers if name == b"content-type"), b"")
+    return AnswerHead(status, lines_for_client(headers), is_stream=kind.startswith(b"text/event-stream"))
+
+
 class Exchange:
     """One request and its answer, told to a reader. `abort` it when the answer is no longer wanted."""
 
@@ -291,13 +330,13 @@ class Exchange:
 
     # What the connection tells.
 
-    def take_head(self, status: int, headers: Headers) -> None:
+    def take_head(self, head: AnswerHead) -> None:
         """The head is in: from here on nothing is sent again."""
         self.has_head = True
         self.is_untouched = False
         self._request = (b"", ())
         self.last_s = self._upstream.now_s()
-        self.reader.on_head(status, headers)
+        self.reader.on_head(head)
 
     def take_end(self, *, can_be_reused: bool) -> None:
         """The answer is whole."""

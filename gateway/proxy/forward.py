@@ -8,7 +8,6 @@ from gateway.errors import (
     BadRequest,
     Draining,
     GatewayError,
-    Headers,
     NoReplica,
     OperatorFault,
     UnknownRoute,
@@ -18,8 +17,7 @@ from gateway.fleet.replica import Replica
 from gateway.proxy import body as request_body
 from gateway.proxy.beginning import read_beginning
 from gateway.proxy.call import Call, Client
-from gateway.proxy.exchange import Exchange
-from gateway.proxy.headers import lines_for_client, lines_for_engine
+from gateway.proxy.exchange import NO_HEAD, AnswerHead, Exchange
 from gateway.proxy.pieces import Piece
 from gateway.proxy.shortcut import Shortcut
 from gateway.proxy.sse import EventStream, Renaming, Usage, error_event, read_usage
@@ -63,7 +61,8 @@ class Forwarder:
         replica = self._choose(target, fields, sticky_key)
         hides_usage = not request_body.wants_usage(fields)
         engine_name = target.engine_name(replica)
-        body = request_body.rewrite(fields, target.version, call.endpoint, engine_name, len(call.body))
+        endpoint = call.head.endpoint
+        body = request_body.rewrite(fields, target.version, endpoint, engine_name, len(call.body))
         call.body = b""
         call.record.replica = replica.name
         # An adapter's answers carry the adapter's own name, which is its public name.
@@ -72,8 +71,7 @@ class Forwarder:
             call, client, renaming, hides_usage=hides_usage, running=self.running, address=replica.address
         )
         size = sum(map(len, body))
-        lines = lines_for_engine(call.headers)
-        head = write_head(replica.address, call.endpoint.path, lines, call.record.request_id, size)
+        head = write_head(replica.address, endpoint.path, call.head.engine_lines, call.record.request_id, size)
         passage.start(self._upstream, head, body)
         return passage
 
@@ -85,7 +83,8 @@ class Forwarder:
                 raise BadRequest(message, param="model")
             name = next(iter(routes.models))
         sticky_key = self._sticky_key(call, fields, routes, name)
-        target = routes.resolve(name, call.header(b"x-gateway-version"), sticky_key)
+        pinned = call.head.by_name.get(b"x-gateway-version")
+        target = routes.resolve(name, pinned.decode("latin-1") if pinned is not None else None, sticky_key)
         call.record.model, call.record.version = target.model.name, target.version.name
         return target, sticky_key
 
@@ -96,10 +95,10 @@ class Forwarder:
             if source == "user":
                 value = request_body.read_text(fields, "user")
             elif source == "api_key":
-                value = call.caller
+                value = call.head.caller
             elif source == "client_ip":
                 value = call.client_ip
-            elif shown := call.by_name.get(source.removeprefix("header:").encode()):
+            elif shown := call.head.by_name.get(source.removeprefix("header:").encode()):
                 return source.encode() + b"=" + shown
             if value:
                 return f"{source}={value}".encode()
@@ -127,8 +126,8 @@ class Passage:
     """
 
     __slots__ = (
-        "_address", "_call", "_client", "_events", "_exchange", "_headers", "_hides_usage", "_pieces", "_renaming",
-        "_running", "_shortcut", "_status", "is_over",
+        "_address", "_call", "_client", "_events", "_exchange", "_head", "_hides_usage", "_pieces", "_renaming",
+        "_running", "_shortcut", "is_over",
     )  # fmt: skip
 
     def __init__(
@@ -148,8 +147,7 @@ class Passage:
         self._running = running
         self._address = address
         self._exchange: Exchange | None = None
-        self._status = 0
-        self._headers: Headers = []
+        self._head = NO_HEAD
         self._events: EventStream | None = None
         self._shortcut: Shortcut | None = None
         self._pieces: list[bytes] = []
@@ -183,16 +181,15 @@ class Passage:
 
     # What the engine's side tells.
 
-    def on_head(self, status: int, headers: Headers) -> None:
+    def on_head(self, head: AnswerHead) -> None:
         """See `Reader`. A stream is passed on from here; an answer that is none is read whole first."""
-        self._status, self._headers = status, headers
-        for name, value in headers:
-            if name == b"content-type" and value.startswith(b"text/event-stream"):
-                self._events = EventStream(self._call.endpoint, hides_usage=self._hides_usage, renaming=self._renaming)
-                write_chunk = self._client.begin(status, self._client_lines())
-                if write_chunk is not None and self._renaming is None:
-                    self._shortcut = Shortcut(write_chunk, self._events.stops)
-                return
+        self._head = head
+        if head.is_stream:
+            endpoint = self._call.head.endpoint
+            self._events = EventStream(endpoint, hides_usage=self._hides_usage, renaming=self._renaming)
+            write_chunk = self._client.begin(head.status, self._client_lines())
+            if write_chunk is not None and self._renaming is None:
+                self._shortcut = Shortcut(write_chunk, self._events.stops)
 
     def on_data(self, data: bytes) -> Shortcut | None:
         """See `Reader`."""
@@ -231,7 +228,7 @@ class Passage:
                 self._client.abandon()
             return
         if self._events is not None:
-            self._finish_stream("broken", error_event(error, self._call.endpoint))
+            self._finish_stream("broken", error_event(error, self._call.head.endpoint))
         else:
             self._settle()
             self._client.refuse(error)
@@ -243,23 +240,24 @@ class Passage:
 
     def _answer(self, document: bytes) -> None:
         record = self._call.record
-        if self._status in (404, 405) and b'"error"' not in document:
+        status = self._head.status
+        if status in (404, 405) and b'"error"' not in document:
             # The engine's web server has no such route, which it does not say in the OpenAI shape.
-            name, path = f"{record.model}:{record.version}", self._call.endpoint.path
+            name, path = f"{record.model}:{record.version}", self._call.head.endpoint.path
             self.on_failure(UnknownRoute(f"{name} does not answer {path}: its model cannot do that."))
             return
-        if self._status < 400:
+        if status < 400:
             if self._renaming is not None:
                 document = self._renaming.apply(document)
             _count(record, read_usage(document))
-        record.outcome = "done" if self._status < 400 else "engine_error"
+        record.outcome = "done" if status < 400 else "engine_error"
         lines = self._client_lines()
         self._settle()
-        self._client.answer(self._status, lines, document)
+        self._client.answer(status, lines, document)
 
     def _client_lines(self) -> bytes:
-        lines = lines_for_client(self._headers) + placement_lines(self._call.record)
-        return lines if self._status < 400 else lines + b"x-gateway-error-origin: engine\r\n"
+        lines = self._head.client_lines + placement_lines(self._call.record)
+        return lines if self._head.status < 400 else lines + b"x-gateway-error-origin: engine\r\n"
 
     def _settle(self) -> None:
         """Give the slot back and count what a stream has used, on every way out."""

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from gateway.errors import Draining, NoReplica, UpstreamFailed, UpstreamTimeout
-from gateway.proxy.exchange import LOST, Connection, Exchange, Reader
+from gateway.proxy.exchange import LOST, AnswerHead, Connection, Exchange, Reader
+from gateway.proxy.head_memo import HeadMemo
 from gateway.proxy.pieces import Piece
 from gateway.tasks import TaskSet
 
@@ -29,6 +30,7 @@ class Upstream:
         self.now_s = self._loop.time
         self._idle: dict[str, deque[Connection]] = {}
         self._open: set[Connection] = set()
+        self._known_heads = HeadMemo[AnswerHead](b"date")
         self._running: set[Exchange] = set()
         self._connecting = TaskSet()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -119,7 +121,7 @@ class Upstream:
             exchange.start(connection, is_kept=False)
 
     def _new_connection(self) -> Connection:
-        return Connection(self._open)
+        return Connection(self._open, self._known_heads)
 
     def _sweep(self) -> None:
         """Fail what has been silent for too long. One timer for all: a token must not cost one."""

@@ -63,7 +63,12 @@ async def hung_up(engine: ScriptedEngine) -> None:
 
 
 class Played:
-    """An exchange over a connection that the test plays the engine of."""
+    """An exchange over a connection that the test plays the engine of.
+
+    Where it `knows_heads`, all that it is told has come once before over another connection.
+    """
+
+    knows_heads = False
 
     def __init__(self, reader: RecordingReader | None = None, upstream: Upstream | None = None) -> None:
         self.reader = reader or RecordingReader()
@@ -83,6 +88,10 @@ class Played:
         return self.upstream._take("unix:///e") is not None
 
     def told(self, *pieces: bytes) -> RecordingReader:
+        if self.knows_heads:
+            upstream = client()
+            upstream._known_heads = self.upstream._known_heads
+            Played(upstream=upstream).transport.feed(b"".join(pieces))
         self.transport.feed(*pieces)
         assert self.exchange.is_over == (self.reader.steps[-1:] in (["end"], ["failure"]))
         return self.reader

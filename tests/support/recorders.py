@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
-from gateway.errors import GatewayError, Headers
+from gateway.errors import GatewayError
+from gateway.proxy.exchange import AnswerHead
 from gateway.proxy.shortcut import Shortcut
 
 
@@ -16,15 +17,15 @@ class RecordingReader:
     def __init__(self, on_step: Callable[[str], None] = lambda step: None) -> None:
         self.steps: list[str] = []
         self.status = 0
-        self.headers: Headers = []
+        self.headers: dict[bytes, bytes] = {}
         self.data = b""
         self.failures: list[GatewayError] = []
         self.over = asyncio.Event()
         self.shortcut: Shortcut | None = None
         self._on_step = on_step
 
-    def on_head(self, status: int, headers: Headers) -> None:
-        self.status, self.headers = status, headers
+    def on_head(self, head: AnswerHead) -> None:
+        self.status, self.headers = head.status, read_lines(head.client_lines)
         self._tell("head")
 
     def on_data(self, data: bytes) -> Shortcut | None:

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 import pytest
 
 from gateway.api.auth import KeyRing
-from gateway.api.heads import check_head, find_endpoint, too_large
+from gateway.api.heads import HeadLimits, find_endpoint, read_head, too_large
 from gateway.errors import BadRequest, BodyTooLarge, HeadersTooLarge, MethodNotAllowed, Unauthorized, UnsupportedMedia
-from gateway.proxy.call import Call
+from gateway.proxy.call import RequestHead
 from gateway.proxy.endpoints import ENDPOINTS
-from gateway.telemetry.requests import RequestRecord
 
 CHAT = "/v1/chat/completions"
 LIMIT = 1000
@@ -16,16 +15,9 @@ KEYS = KeyRing({hashlib.sha256(b"key").digest(): "team-a"})
 JSON = (b"content-type", b"application/json")
 
 
-def call_with(*headers: tuple[bytes, bytes]) -> Call:
-    return Call(ENDPOINTS[CHAT], list(headers), b"", "1.2.3.4", RequestRecord("id", CHAT, 0.0), dict(reversed(headers)))
-
-
-def check(
-    *headers: tuple[bytes, bytes], method: bytes = b"POST", keys: KeyRing | None = None, received_bytes: int = 500
-) -> Call:
-    call = call_with(*headers)
-    check_head(call, method, keys, LIMIT, received_bytes)
-    return call
+def check(*headers: tuple[bytes, bytes], method: bytes = b"POST", keys: KeyRing | None = None) -> RequestHead:
+    limits = HeadLimits(keys, LIMIT)
+    return read_head(ENDPOINTS[CHAT], method, list(headers), limits, is_chunked=True, is_lasting=True)
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)
@@ -120,7 +112,16 @@ def test_the_limit_is_told_in_mebibytes(limit: int, shown: str) -> None:
     assert f"larger than {shown}:" in too_large(limit).message
 
 
-def test_a_long_head_is_refused_and_a_long_body_behind_a_short_one_is_not() -> None:
+def test_a_long_head_is_refused() -> None:
     with pytest.raises(HeadersTooLarge, match="64 KiB"):
-        check((b"x-long", b"a" * 70_000), received_bytes=70_100)
-    assert check((b"x-short", b"a"), received_bytes=70_100).caller is None
+        check((b"x-long", b"a" * 70_000))
+
+
+def test_of_a_header_sent_twice_the_first_counts() -> None:
+    assert check((b"x", b"1"), (b"x", b"2")).by_name[b"x"] == b"1"
+
+
+def test_what_differs_from_request_to_request_is_not_in_the_head() -> None:
+    head = check((b"x", b"1"), (b"content-length", b"12"), (b"x-request-id", b"mine"), (b"accept", b"*/*"))
+    assert head.by_name == {b"x": b"1", b"accept": b"*/*"}
+    assert head.engine_lines == b"accept: */*\r\ncontent-type: application/json\r\n"

@@ -16,6 +16,11 @@ def _times_for_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_STALE_WITHIN_S", 60.0)
 
 
+@pytest.fixture(params=["new heads", "known heads"], autouse=True)
+def _heads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Played, "knows_heads", request.param == "known heads")
+
+
 def cuts(data: bytes) -> list[tuple[bytes, bytes]]:
     return [(data[:place], data[place:]) for place in range(1, len(data))]
 
@@ -142,13 +147,35 @@ async def test_an_engine_that_answers_early_gets_nothing_behind_the_rest_of_the_
     assert played.transport.is_aborted
 
 
+async def test_a_known_head_needs_no_parser() -> None:
+    played = Played()
+    played.told(answer(b"x", extra="date: one\r\nx-a: 1\r\n"))
+    second = RecordingReader()
+    played.begin(second, is_kept=True)
+    played.connection._parser = None
+    played.transport.feed(answer(b"longer", extra="date: two\r\nx-a: 1\r\n"))
+    assert (second.data, second.steps) == (b"longer", ["head", "data", "end"])
+    assert second.headers == played.reader.headers
+    assert second.headers[b"x-a"] == b"1"
+    assert played.is_kept
+
+
+@pytest.mark.parametrize("extra", ["connection: close\r\n", "transfer-encoding: chunked\r\n"])
+async def test_heads_of_answers_that_say_more_than_a_length_are_parsed(extra: str) -> None:
+    for _ in range(2):
+        played = Played()
+        played.told(answer(b"x", extra=extra))
+        assert not played.upstream._known_heads._known
+        assert not played.is_kept
+
+
 async def test_one_answers_head_is_not_the_next_ones() -> None:
     played = Played()
     played.told(answer(b"x", extra="x-first: 1\r\n"))
     second = RecordingReader()
     played.begin(second, is_kept=True)
-    played.transport.feed(b"HTTP/1.1 201 Created\r\ncontent-length: 1\r\n\r\ny")
-    assert (second.status, second.headers, second.data) == (201, [(b"content-length", b"1")], b"y")
+    played.transport.feed(b"HTTP/1.1 201 Created\r\nx-second: 1\r\ncontent-length: 1\r\n\r\ny")
+    assert (second.status, second.headers, second.data) == (201, {b"x-second": b"1"}, b"y")
 
 
 @pytest.mark.parametrize("when", ["head", "data"])

@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,9 +11,11 @@ import pytest
 from gateway.errors import BadRequest, Draining, GatewayError, NoReplica, OperatorFault, UnknownRoute, UpstreamFailed
 from gateway.fleet.replica import Replica
 from gateway.proxy.body import parse_fields
-from gateway.proxy.call import Call
+from gateway.proxy.call import Call, RequestHead
 from gateway.proxy.endpoints import ENDPOINTS
+from gateway.proxy.exchange import AnswerHead
 from gateway.proxy.forward import Forwarder, Passage, placement_lines
+from gateway.proxy.headers import lines_for_engine
 from gateway.proxy.upstream import Upstream
 from gateway.telemetry.requests import RequestRecord
 from gateway.traffic.routes import ModelRoute, RouteBoard, Routes, VersionRoute
@@ -25,7 +28,8 @@ WORDS = [b'data: {"model":"shapes","choices":[{"delta":{"content":"%d"}}]}\n\n' 
 USAGE = b'data: {"model":"shapes","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}\n\n'
 DONE = b"data: [DONE]\n\n"
 EVENTS = [WORDS[0], USAGE, DONE]
-HEAD = [(b"content-type", b"text/event-stream; charset=utf-8")]
+HEAD = AnswerHead(200, b"content-type: text/event-stream; charset=utf-8\r\n", is_stream=True)
+PLAIN_HEAD = AnswerHead(200, b"", is_stream=False)
 
 
 def routes(
@@ -43,9 +47,8 @@ def routes(
 
 def call(body: Any, *headers: tuple[bytes, bytes], path: str = "/v1/chat/completions") -> Call:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Call(
-        ENDPOINTS[path], list(headers), data, "9.9.9.9", RequestRecord("id1", path, 0.0), dict(reversed(headers))
-    )
+    head = RequestHead(ENDPOINTS[path], dict(reversed(headers)), lines_for_engine(list(headers)))
+    return Call(head, data, "9.9.9.9", RequestRecord("id1", path, 0.0))
 
 
 class Asked:
@@ -140,7 +143,7 @@ class Told:
         assert self.relay.running == {"unix:///e": 1}
 
     def begun(self, *data: bytes) -> "Told":
-        self.passage.on_head(200, HEAD)
+        self.passage.on_head(HEAD)
         for piece in data:
             self.passage.on_data(piece)
         return self
@@ -341,7 +344,7 @@ async def test_answers_that_are_renamed_or_no_streams_take_no_shortcut() -> None
     told = Told({"model": "shapes", "stream": True}, served_name="other").begun()
     assert told.passage.on_data(WORDS[0]) is None
     told = Told()
-    told.passage.on_head(200, [])
+    told.passage.on_head(PLAIN_HEAD)
     assert told.passage.on_data(ANSWER) is None
 
 
@@ -427,7 +430,7 @@ async def test_a_passage_ends_once(ending: str, is_stream: bool) -> None:
     if is_stream:
         told.begun(WORDS[0], DONE)
     else:
-        told.passage.on_head(200, [(b"content-type", b"application/json")])
+        told.passage.on_head(PLAIN_HEAD)
         told.passage.on_data(ANSWER)
     endings: dict[str, Callable[[], None]] = {
         "end": told.passage.on_end,
@@ -448,7 +451,7 @@ async def test_a_defect_while_an_answer_is_read_is_still_told(monkeypatch: pytes
 
     monkeypatch.setattr("gateway.proxy.forward.read_usage", fail)
     told = Told({"model": "shapes"})
-    told.passage.on_head(200, [])
+    told.passage.on_head(PLAIN_HEAD)
     told.passage.on_data(ANSWER)
     with pytest.raises(RuntimeError):
         told.passage.on_end()
@@ -538,7 +541,7 @@ def test_a_sticky_client_keeps_its_replica(sticky_by: str, same: Call, other: Ca
     upstream = FakeUpstream()
     relay = Forwarder(board, upstream)  # type: ignore[arg-type]
     for _ in range(8):
-        again = Call(same.endpoint, same.headers, same.body, "1.1.1.1", RequestRecord("any", "/", 0.0), same.by_name)
+        again = Call(same.head, same.body, "1.1.1.1", RequestRecord("any", "/", 0.0))
         relay.forward(again, RecordingClient()).hang_up()
     assert len({address for address, _ in upstream.asked}) == 1
     # Another client's key is another one.
@@ -561,7 +564,7 @@ def test_the_first_source_that_says_something_is_the_sticky_key(sticky_by: tuple
     board = RouteBoard(routes("unix:///a", sticky_by=sticky_by))
     relay = Forwarder(board, FakeUpstream())  # type: ignore[arg-type]
     asked = call({"user": "anna"})
-    asked.caller = "team-a"
+    asked.head = dataclasses.replace(asked.head, caller="team-a")
     assert relay._sticky_key(asked, parse_fields(asked.body), board.routes, "shapes") == key
 
 
@@ -609,7 +612,7 @@ async def test_a_defect_while_an_answer_is_ended_ends_the_connection(body: Any, 
     if step == "end":
         told.begun(*EVENTS)
     else:
-        told.passage.on_head(200, [])
+        told.passage.on_head(PLAIN_HEAD)
         told.passage.on_data(ANSWER)
     with pytest.raises(RuntimeError):
         told.passage.on_end()

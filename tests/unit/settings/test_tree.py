@@ -117,7 +117,10 @@ def test_sticky_keys_are_read_in_lower_case() -> None:
     assert make_model(sticky_by=["header:X-User", "api_key"]).sticky_by == ("header:x-user", "api_key")
 
 
-@pytest.mark.parametrize("keys", [[], ["cookie"], ["header:"], ["header:a b"], "user", [3]])
+@pytest.mark.parametrize(
+    "keys",
+    [[], ["cookie"], ["header:"], ["header:a b"], "user", [3], ["header:X-Request-Id"], ["header:content-length"]],
+)
 def test_bad_sticky_keys(keys: object) -> None:
     with pytest.raises(ValidationError):
         make_model(sticky_by=keys)
