@@ -46,12 +46,14 @@ class PublicPort:
     def __init__(self, settings: Settings, board: RouteBoard, counts: RelayCounts, log: RequestLog | None) -> None:
         server = settings.server
         self._log = log
+        self._counts = counts
+        self._ledger = RequestLedger(log, counts)
         self._upstream = Upstream(
             first_byte_timeout_s=server.first_byte_timeout_s, idle_timeout_s=server.idle_timeout_s
         )
         self.forwarder = Forwarder(board, self._upstream)
         keys = _build_key_ring(settings)
-        lane = Lane(self.forwarder, RequestLedger(self._log, counts), keys, max_body_bytes=server.max_body_bytes)
+        lane = Lane(self.forwarder, self._ledger, keys, max_body_bytes=server.max_body_bytes)
         self._app = build_public_app(board, keys)
         self._protocol = functools.partial(LaneProtocol, lane)
         self._server: Server | None = None
@@ -59,6 +61,11 @@ class PublicPort:
     async def serve_on(self, sockets: list[socket.socket], tasks: TaskSet) -> None:
         """Answer from now on."""
         self._server = await serve_on(sockets, self._app, tasks, self._protocol)
+
+    def read_counts(self) -> RelayCounts:
+        """What has been done up to now."""
+        self._ledger.tell()
+        return self._counts
 
     async def drain(self, grace_s: float, hurry: asyncio.Event) -> None:
         """New requests get 503, running answers may finish within the grace time; `hurry` ends the wait."""
@@ -83,6 +90,7 @@ class PublicPort:
         """Wait until every answer has left in full, and the request log is written."""
         if self._server is not None:
             await asyncio.wait([self._server.serving], timeout=_FLUSH_S)
+        self._ledger.tell()
         if self._log is not None:
             self._log.close()
 

@@ -15,7 +15,6 @@ from gateway.processes.joining import join
 from gateway.processes.messages import AnyMessage, Ask, Hurry, NewRoutes, Report, Up
 from gateway.settings import Settings
 from gateway.tasks import TaskSet
-from gateway.telemetry.metrics import RelayCounts
 from gateway.traffic.routes import RouteBoard
 
 _REPORT_EVERY_S = 1.0
@@ -48,17 +47,17 @@ class Relay:
         await public.serve_on(sockets, tasks)
         settle_memory()
         channel.send(Up())
-        reporting = tasks.start(self._report_on(channel, public, welcome.counts), "report")
+        reporting = tasks.start(self._report_on(channel, public), "report")
         await self._orders.stop.wait()
         await public.drain(settings.server.drain_grace_s if self._has_parent else 0.0, self._orders.hurry)
         await public.close()
         reporting.cancel()
-        channel.send(self._report(public, welcome.counts))
+        channel.send(self._report(public))
         channel.close()
         await tasks.close()
         return 0
 
-    async def _report_on(self, channel: Channel, public: PublicPort, counts: RelayCounts) -> None:
+    async def _report_on(self, channel: Channel, public: PublicPort) -> None:
         while True:
             try:
                 async with asyncio.timeout(_REPORT_EVERY_S):
@@ -66,11 +65,11 @@ class Relay:
             except TimeoutError:
                 pass
             self._asked.clear()
-            channel.send(self._report(public, counts))
+            channel.send(self._report(public))
 
-    def _report(self, public: PublicPort, counts: RelayCounts) -> Report:
+    def _report(self, public: PublicPort) -> Report:
         number, self._ask_number = self._ask_number, 0
-        return Report(counts, dict(public.forwarder.running), self._routes_delay_s, number)
+        return Report(public.read_counts(), dict(public.forwarder.running), self._routes_delay_s, number)
 
     def _take(self, message: AnyMessage) -> None:
         if isinstance(message, NewRoutes):

@@ -27,15 +27,15 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
     admin_sockets = bind(settings.admin.host, settings.admin.port)
     if not public_sockets or not admin_sockets:
         return 1
-    board, counts = RouteBoard(), RelayCounts()
+    board = RouteBoard()
     supervisor = build_supervisor(settings, lambda status: control.note())
     control = Control(settings, supervisor, board.publish)
-    public = PublicPort.build(settings, board, counts)
+    public = PublicPort.build(settings, board, RelayCounts())
     if public is None:
         return 1
 
     async def read_metrics() -> bytes:
-        return render(counts, public.forwarder.running)
+        return render(public.read_counts(), public.forwarder.running)
 
     tasks = TaskSet()
     with runtime_dir(settings) as folder:

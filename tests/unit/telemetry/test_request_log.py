@@ -4,7 +4,6 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,53 +15,19 @@ DONE = RequestRecord("id1", "/v1/x", 10.0, "shapes", "v1", "v1-0", 200, "done", 
 CLOCK = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}"
 
 
-class FakeTimer:
-    def __init__(self, callback: Callable[[], None]) -> None:
-        self.callback = callback
-        self.is_cancelled = False
-
-    def cancel(self) -> None:
-        self.is_cancelled = True
-
-
-class FakeLoop:
-    """The loop's timers, fired by the test."""
-
-    def __init__(self) -> None:
-        self.timers: list[FakeTimer] = []
-
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> FakeTimer:
-        assert 0 < delay_s <= 0.5
-        self.timers.append(FakeTimer(callback))
-        return self.timers[-1]
-
-
-@pytest.fixture(autouse=True)
-def loop(monkeypatch: pytest.MonkeyPatch) -> FakeLoop:
-    made = FakeLoop()
-    monkeypatch.setattr("gateway.telemetry.request_log.asyncio.get_running_loop", lambda: made)
-    return made
-
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "new" / "folders" / "requests.log"
 
 
-def write(log: RequestLog, record: RequestRecord, total_s: float) -> None:
-    log.write(record, total_s)
-    log.flush()
-    settle(log)
-
-
-def settle(log: RequestLog) -> None:
-    """Wait until the writer has done with all it was handed."""
+def write(log: RequestLog, *records: RequestRecord, total_s: float = 0.0) -> None:
+    log.write([(record, record.started_s + total_s) for record in records])
     log._writer.drain(10)
 
 
 def test_a_line_has_every_field_in_a_fixed_order(path: Path) -> None:
     log = RequestLog(path)
-    write(log, DONE, 0.25)
+    write(log, DONE, total_s=0.25)
     assert re.fullmatch(
         CLOCK + r" id1 /v1/x model=shapes version=v1 replica=v1-0 status=200 outcome=done "
         r"first_byte_ms=10\.5 total_ms=250\.0 in=7 out=3\n",
@@ -71,7 +36,7 @@ def test_a_line_has_every_field_in_a_fixed_order(path: Path) -> None:
 
 
 def test_what_is_not_known_is_a_dash(path: Path) -> None:
-    write(RequestLog(path), RequestRecord("id1", "/v1/x", 0.0, status=404, outcome="x"), 0.0)
+    write(RequestLog(path), RequestRecord("id1", "/v1/x", 0.0, status=404, outcome="x"))
     assert path.read_text().endswith(
         " id1 /v1/x model=- version=- replica=- status=404 outcome=x first_byte_ms=- total_ms=0.0 in=- out=-\n"
     )
@@ -79,17 +44,18 @@ def test_what_is_not_known_is_a_dash(path: Path) -> None:
 
 def test_estimated_tokens_are_marked(path: Path) -> None:
     cut = RequestRecord("id1", "/v1/x", 0.0, status=499, outcome="hung_up", tokens_out=5, is_estimated=True)
-    write(RequestLog(path), cut, 0.0)
+    write(RequestLog(path), cut)
     assert path.read_text().endswith(" in=- out=~5\n")
 
 
 def test_the_time_is_that_of_each_request(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = iter([60.2, 60.9, 121.0])
-    monkeypatch.setattr("gateway.telemetry.request_log.time.time", lambda: next(seconds))
+    monkeypatch.setattr("gateway.telemetry.request_log.time.time", lambda: 121.0)
+    monkeypatch.setattr("gateway.telemetry.request_log.time.monotonic", lambda: 1000.0)
     monkeypatch.setattr("gateway.telemetry.request_log.time.localtime", time.gmtime)
     log = RequestLog(path)
-    for _ in range(3):
-        write(log, DONE, 0.0)
+    log.write([(DONE, 939.2), (DONE, 939.9), (DONE, 1000.0)])
+    while log._writer._waiting.unfinished_tasks:  # the clock stands still: `close` would wait for ever
+        pass
     found = [line.split("T")[1].split(" ")[0][:8] for line in path.read_text().splitlines()]
     assert found == ["00:01:00", "00:01:00", "00:02:01"]
 
@@ -97,8 +63,8 @@ def test_the_time_is_that_of_each_request(path: Path, monkeypatch: pytest.Monkey
 def test_lines_are_added_to_what_the_file_has(path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_text("before\n")
-    write(RequestLog(path), DONE, 0.0)
-    write(RequestLog(path), DONE, 0.0)
+    write(RequestLog(path), DONE)
+    write(RequestLog(path), DONE)
     assert [line[:6] == "before" for line in path.read_text().splitlines()] == [True, False, False]
 
 
@@ -108,7 +74,7 @@ def test_the_file_is_not_for_everybody_to_read(path: Path) -> None:
 
 
 def test_without_a_path_lines_go_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
-    write(RequestLog(None), DONE, 0.25)
+    write(RequestLog(None), DONE, total_s=0.25)
     out, err = capfd.readouterr()
     assert out == ""
     assert err.count("\n") == 1
@@ -120,41 +86,11 @@ def test_a_file_that_cannot_be_opened_is_told_at_once(tmp_path: Path) -> None:
         RequestLog(tmp_path)
 
 
-def test_lines_gather_until_the_timer_fires_one_timer_for_all(path: Path, loop: FakeLoop) -> None:
-    log = RequestLog(path)
-    for _ in range(3):
-        log.write(DONE, 0.0)
-    assert path.read_text() == ""
-    [timer] = loop.timers
-    timer.callback()
-    settle(log)
-    assert path.read_text().count("\n") == 3
-    log.write(DONE, 0.0)
-    assert len(loop.timers) == 2
-
-
-def test_many_lines_do_not_wait_for_the_timer(path: Path, loop: FakeLoop) -> None:
-    log = RequestLog(path)
-    for _ in range(500):
-        log.write(DONE, 0.0)
-    settle(log)
-    assert path.read_text().count("\n") == 500
-    assert [timer.is_cancelled for timer in loop.timers] == [True]
-
-
-def test_a_flush_with_nothing_to_write_writes_nothing(path: Path) -> None:
-    log = RequestLog(path)
-    log.flush()
-    settle(log)
-    assert path.read_text() == ""
-
-
 def test_a_write_that_takes_only_a_part_is_continued(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = os.write
     monkeypatch.setattr("gateway.telemetry.writing.os.write", lambda fd, data: whole(fd, data[:7]))
     log = RequestLog(path)
-    log.write(DONE, 0.0)
-    write(log, DONE, 0.0)
+    write(log, DONE, DONE)
     assert re.fullmatch(rf"({CLOCK} id1 .* out=3\n){{2}}", path.read_text())
 
 
@@ -168,31 +104,28 @@ def test_a_full_disk_loses_lines_never_requests_and_is_told_once(
 
     with monkeypatch.context() as full:
         full.setattr("gateway.telemetry.writing.os.write", refuse)
-        write(log, DONE, 0.0)
-        write(log, DONE, 0.0)
+        write(log, DONE)
+        write(log, DONE)
     assert len(caplog.messages) == 1
     assert "No space left" in caplog.messages[0]
-    write(log, DONE, 0.0)
+    write(log, DONE)
     assert path.read_text().count("\n") == 1
     monkeypatch.setattr("gateway.telemetry.writing.os.write", refuse)
-    write(log, DONE, 0.0)
+    write(log, DONE)
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
 
 
 def test_lines_for_stderr_leave_in_whole_lines_that_a_pipe_keeps_together(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[bytes] = []
 
-    def write(fd: int, data: bytes) -> int:
+    def write_whole(fd: int, data: bytes) -> int:
         written.append(bytes(data))
         return len(data)
 
     monkeypatch.setattr("gateway.telemetry.request_log.sys.stderr", FakeStderr())
-    monkeypatch.setattr("gateway.telemetry.writing.os.write", write)
+    monkeypatch.setattr("gateway.telemetry.writing.os.write", write_whole)
     log = RequestLog(None)
-    for _ in range(100):
-        log.write(DONE, 0.25)
-    log.flush()
-    settle(log)
+    write(log, *[DONE] * 100, total_s=0.25)
     assert len(written) > 1
     assert all(len(data) <= 4096 and data.endswith(b"\n") for data in written)
     assert b"".join(written).count(b"\n") == 100
@@ -216,13 +149,12 @@ def test_a_log_that_nobody_reads_holds_nothing_up_and_is_told_once(
     monkeypatch.setattr("gateway.telemetry.request_log._open", lambda path: writing)
     monkeypatch.setattr("gateway.telemetry.request_log._CLOSE_TIMEOUT_S", 0.05)
     log = RequestLog(Path("full"))
-    log.write(DONE, 0.0)
-    log.flush()
+    log.write([(DONE, 10.0)])
     while not log._writer._waiting.empty():  # the writer has it, and waits for the pipe from now on
         time.sleep(0.001)
     started_s = time.monotonic()
-    for _ in range(20 * 500):
-        log.write(DONE, 0.0)
+    for _ in range(20):
+        log.write([(DONE, 10.0)] * 100)
     log.close()
     assert time.monotonic() - started_s < 5
     assert caplog.messages == ["the request log takes nothing any more, lines are lost"]
@@ -231,6 +163,6 @@ def test_a_log_that_nobody_reads_holds_nothing_up_and_is_told_once(
 
 def test_closing_writes_what_is_left(path: Path) -> None:
     log = RequestLog(path)
-    log.write(DONE, 0.0)
+    log.write([(DONE, 10.0)])
     log.close()
     assert path.read_text().count("\n") == 1

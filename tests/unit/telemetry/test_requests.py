@@ -1,6 +1,8 @@
+from collections.abc import Callable, Sequence
+
 import pytest
 
-from gateway.telemetry.requests import RequestLedger, RequestRecord
+from gateway.telemetry.requests import RequestLedger, RequestRecord, Settled
 
 Told = list[tuple[str, RequestRecord, float]]
 
@@ -9,30 +11,87 @@ class Listener:
     def __init__(self, told: Told) -> None:
         self._told = told
 
-    def write(self, record: RequestRecord, total_s: float) -> None:
-        self._told.append(("written", record, total_s))
+    def write(self, settled: Sequence[Settled]) -> None:
+        self._told += [("written", record, ended_s) for record, ended_s in settled]
 
     def count(self, record: RequestRecord, total_s: float) -> None:
         self._told.append(("counted", record, total_s))
 
 
+class FakeTimer:
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback = callback
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+class FakeLoop:
+    """The loop's timers, fired by the test."""
+
+    def __init__(self) -> None:
+        self.timers: list[FakeTimer] = []
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> FakeTimer:
+        assert 0 < delay_s <= 0.5
+        self.timers.append(FakeTimer(callback))
+        return self.timers[-1]
+
+
 @pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def loop(monkeypatch: pytest.MonkeyPatch) -> FakeLoop:
+    made = FakeLoop()
+    monkeypatch.setattr("gateway.telemetry.requests.asyncio.get_running_loop", lambda: made)
     monkeypatch.setattr("gateway.telemetry.requests.time.monotonic", lambda: 12.5)
+    return made
 
 
-def test_a_request_that_has_ended_is_written_and_counted_with_its_duration() -> None:
+def test_a_request_that_has_ended_is_written_and_counted_once() -> None:
     told: Told = []
     record = RequestRecord("id1", "/v1/x", 10.0)
-    RequestLedger(Listener(told), Listener(told)).settle(record)
-    assert sorted(told, key=lambda item: item[0]) == [("counted", record, 2.5), ("written", record, 2.5)]
+    ledger = RequestLedger(Listener(told), Listener(told))
+    ledger.settle(record)
+    ledger.tell()
+    ledger.tell()
+    assert told == [("counted", record, 2.5), ("written", record, 12.5)]
 
 
 def test_without_a_log_it_is_counted_all_the_same() -> None:
     told: Told = []
     record = RequestRecord("id1", "/v1/x", 12.0)
-    RequestLedger(None, Listener(told)).settle(record)
+    ledger = RequestLedger(None, Listener(told))
+    ledger.settle(record)
+    ledger.tell()
     assert told == [("counted", record, 0.5)]
+
+
+def test_requests_gather_until_the_timer_fires_one_timer_for_all(loop: FakeLoop) -> None:
+    told: Told = []
+    ledger = RequestLedger(None, Listener(told))
+    for _ in range(3):
+        ledger.settle(RequestRecord("id1", "/v1/x", 10.0))
+    assert told == []
+    [timer] = loop.timers
+    timer.callback()
+    assert len(told) == 3
+    ledger.settle(RequestRecord("id1", "/v1/x", 10.0))
+    assert len(loop.timers) == 2
+
+
+def test_many_requests_do_not_wait_for_the_timer(loop: FakeLoop) -> None:
+    told: Told = []
+    ledger = RequestLedger(Listener(told), Listener(told))
+    for _ in range(64):
+        ledger.settle(RequestRecord("id1", "/v1/x", 10.0))
+    assert len(told) == 128
+    assert [timer.is_cancelled for timer in loop.timers] == [True]
+
+
+def test_nothing_settled_writes_nothing() -> None:
+    told: Told = []
+    RequestLedger(Listener(told), Listener(told)).tell()
+    assert told == []
 
 
 def test_a_record_that_nobody_filled_is_an_error_without_numbers() -> None:
