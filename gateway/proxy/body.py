@@ -4,6 +4,7 @@ Values stay raw JSON (`msgspec.Raw`, views into the body); only the few fields t
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import msgspec
 
@@ -62,7 +63,10 @@ def is_streaming(fields: Fields) -> bool:
 
 def wants_usage(fields: Fields) -> bool:
     """True if the client of a stream asked to see usage."""
-    options = _read_object(fields.get("stream_options"))
+    raw = fields.get("stream_options")
+    if raw is None:
+        return False
+    options = _read_object(raw)
     return options is not None and any(
         _is(options.get(key), _TRUE) for key in ("include_usage", "continuous_usage_stats")
     )
@@ -76,7 +80,8 @@ def rewrite(fields: Fields, version: VersionRoute, endpoint: Endpoint, engine_na
     """
     fields["model"] = _encode(engine_name)
     if endpoint.is_generation:
-        _apply_do_sample(fields, version.defaults)
+        if "do_sample" in fields:
+            _apply_do_sample(fields, version.defaults)
         for name, value in version.defaults.items():
             if _is_absent(fields, name):
                 fields[name] = msgspec.Raw(value)
@@ -105,8 +110,8 @@ def _join(fields: Fields) -> list[Piece]:
 
 def _apply_do_sample(fields: Fields, defaults: Mapping[str, bytes]) -> None:
     """`do_sample` is a Hugging Face word that vLLM ignores: false means greedy, true overrules a greedy default."""
-    raw = fields.pop("do_sample", None)
-    if raw is None or _is(raw, _NULL):
+    raw = fields.pop("do_sample")
+    if _is(raw, _NULL):
         return
     if _is(raw, _FALSE):
         fields["temperature"] = msgspec.Raw(b"0")
@@ -144,13 +149,14 @@ def _ask_for_usage(fields: Fields) -> None:
         fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
 
 
-def _read_object(raw: msgspec.Raw | None) -> Fields | None:
+def _read_object(raw: msgspec.Raw) -> Fields | None:
     try:
-        return None if raw is None else _decoder.decode(raw)
+        return _decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
+@lru_cache  # the same few names and prompts with each request
 def _encode(value: str) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(value))
 

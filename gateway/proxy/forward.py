@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Sequence
+from functools import cache
 
 from gateway.errors import (
     BadRequest,
@@ -70,7 +71,7 @@ class Forwarder:
         passage = Passage(
             call, client, renaming, hides_usage=hides_usage, running=self.running, address=replica.address
         )
-        size = sum(map(len, body))
+        size = len(body[0]) if len(body) == 1 else sum(map(len, body))
         head = write_head(replica.address, endpoint.path, call.head.engine_lines, call.record.request_id, size)
         passage.start(self._upstream, head, body)
         return passage
@@ -91,17 +92,17 @@ class Forwarder:
     def _sticky_key(self, call: Call, fields: request_body.Fields, routes: Routes, name: str) -> bytes:
         model = routes.models.get(name)
         for source in model.sticky_by if model is not None else ():
-            value: str | None = None
-            if source == "user":
-                value = request_body.read_text(fields, "user")
-            elif source == "api_key":
-                value = call.head.caller
-            elif source == "client_ip":
-                value = call.client_ip
-            elif shown := call.head.by_name.get(source.removeprefix("header:").encode()):
-                return source.encode() + b"=" + shown
-            if value:
-                return f"{source}={value}".encode()
+            label, header = _read_source(source)
+            if header is not None:
+                shown = call.head.by_name.get(header)
+            else:
+                if source == "user":
+                    value = request_body.read_text(fields, "user")
+                else:
+                    value = call.head.caller if source == "api_key" else call.client_ip
+                shown = value.encode() if value else None
+            if shown:
+                return label + shown
         return call.record.request_id.encode()
 
     def _choose(self, target: Target, fields: request_body.Fields, sticky_key: bytes) -> Replica:
@@ -117,6 +118,13 @@ class Forwarder:
         prefix = read_beginning(fields) if version.routing == "prefix_affinity" else b""
         facts = Facts(luck=random.random(), turn=turn, session=sticky_key, prefix=prefix)  # noqa: S311 - a lot
         return POLICIES[version.routing](version.replicas, self.running, facts)
+
+
+@cache
+def _read_source(source: str) -> tuple[bytes, bytes | None]:
+    """How a sticky key of this source begins, and the header that it is taken from, if it is one."""
+    kind, _, name = source.partition(":")
+    return source.encode() + b"=", name.encode() if kind == "header" else None
 
 
 class Passage:

@@ -6,6 +6,7 @@ The only place that opens connections to engines. One goes back to its pool when
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from gateway.errors import Draining, NoReplica, UpstreamFailed, UpstreamTimeout
@@ -148,6 +149,11 @@ def _draining() -> Draining:
 
 def write_head(address: str, path: str, lines: bytes, request_id: str, body_length: int) -> bytes:
     """The head of a POST to the engine at `address`, with its blank line; `lines` are header lines to pass on."""
+    first = _write_first_lines(address, path)
+    return b"%bcontent-length: %d\r\nx-request-id: %b\r\n%b\r\n" % (first, body_length, request_id.encode(), lines)
+
+
+@lru_cache
+def _write_first_lines(address: str, path: str) -> bytes:
     host = "engine" if address.startswith("unix:") else address.removeprefix("http://").rstrip("/")
-    first = f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {body_length}\r\nx-request-id: {request_id}\r\n"
-    return b"%b%b\r\n" % (first.encode(), lines)
+    return f"POST {path} HTTP/1.1\r\nhost: {host}\r\n".encode()

@@ -24,7 +24,7 @@ from gateway.traffic.routes import ModelRoute, Routes
 from gateway.traffic.split import Split
 from tests.support.fake_engines import until
 
-ROUTES = Routes({"m": ModelRoute("m", {}, Split("m", ()))})
+ROUTES = Routes({"m": ModelRoute("m", {}, Split(b"m", ()))})
 
 
 def report(requests: int, answers: int = 0, **running: int) -> Report:

@@ -34,5 +34,5 @@ def test_models_split_independently() -> None:
 
 
 def test_rounding_of_the_weights_leaves_no_gap_at_the_end() -> None:
-    split = Split("s", ((0.1, "v1"), (0.3, "v2")))
+    split = Split(b"s", ((0.1, "v1"), (0.3, "v2")))
     assert {split.choose(f"{number}".encode()) for number in range(100)} == {"v1", "v2"}
