@@ -79,7 +79,7 @@ class Fuzzer:
         self._count_short_ways()
 
     def _count_short_ways(self) -> None:
-        """They are what this program is most about: a run that took none of them would prove nothing."""
+        """How often heads are recalled and chunks passed on unparsed: a run without them would prove little."""
         seen, recall = self.seen, HeadMemo.recall
 
         class Counted(Shortcut):
@@ -279,6 +279,9 @@ async def run(minutes: float, seed: int, folder: Path) -> int:
         fuzzer.faults.append(f"{fuzzer.forwarder.running_count} requests are still running")
     if at_start and grown > 30:
         fuzzer.faults.append(f"memory has grown by {grown:.0f} MiB")
+    for way in ("known heads", "short chunks"):
+        if not fuzzer.seen[way]:
+            fuzzer.faults.append(f"{way}: none came up, so that nothing is proved of them")
     server.should_exit = True
     fuzzer.upstream.close()
     engine.close()

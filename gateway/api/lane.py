@@ -77,14 +77,14 @@ class LaneProtocol(HttpToolsProtocol):
         """When the loop's clock passes this, the client has been too slow."""
         self._head_bytes = 0
         self._has_head = False
-        self._is_whole = False
         self._is_deaf = False
         self._is_upgrading = False
         self._is_parser_idle = True
         self._unsent_bytes = 0
-        self._first = b""
+        self._first_read = b""
         self._record: RequestRecord | None = None
-        self._head: RequestHead | None = None
+        self._call: Call | None = None
+        self._whole_call: Call | None = None
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._passage: Passage | None = None
@@ -107,21 +107,22 @@ class LaneProtocol(HttpToolsProtocol):
                 known = self._lane.heads.recall(data)
                 if known is not None and len(known[2]) <= self._lane.limits.max_body_bytes:
                     head, offered_id, body = known
+                    self._head_bytes = 0  # a blank line may have come before
                     self._is_chunked, self._is_lasting = head.is_chunked, head.is_lasting
-                    self._begin(head.endpoint, offered_id)
-                    self._forward(head, body)
+                    self._forward(Call(head, body, self._client_ip, self._begin(head.endpoint, offered_id)))
                     return
-                self._first = data
+                self._first_read = data
             if not self._head_bytes:
                 self._wait(_HEAD_TIMEOUT_S)
             self._head_bytes += len(data)
         self._parse(data)
-        self._first = b""
-        if self._is_whole:
-            self._is_whole = False
-            pieces, self._body = self._body, []
-            if self._head is not None:
-                self._forward(self._head, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        self._first_read = b""
+        call = self._whole_call
+        if call is not None:
+            self._whole_call = None
+            call.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+            self._body = []
+            self._forward(call)
         elif not self._has_head and self._head_bytes > MAX_HEAD_BYTES:
             self._refuse_head(head_too_large())
 
@@ -236,7 +237,7 @@ class LaneProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._is_parser_idle = True
         if self._record is not None:
-            self._is_whole = True
+            self._whole_call = self._call
         elif self.cycle is not None and not self.cycle.response_complete:
             super().on_message_complete()
             self.due_s = _NEVER_S
@@ -261,37 +262,35 @@ class LaneProtocol(HttpToolsProtocol):
         self._is_chunked = parser.get_http_version() == "1.1"
         self._is_lasting = self._is_chunked and parser.should_keep_alive()
         self._body_bytes = 0
-        self._begin(endpoint, next((value for name, value in headers if name == b"x-request-id"), None))
+        record = self._begin(endpoint, next((value for name, value in headers if name == b"x-request-id"), None))
         try:
-            self._head = head = read_head(
+            head = read_head(
                 endpoint, parser.get_method(), headers, lane.limits,
                 is_chunked=self._is_chunked, is_lasting=self._is_lasting,
             )  # fmt: skip
         except GatewayError as error:
             self.refuse(error)
             return
-        if self._first:
-            lane.heads.remember(self._first, headers, head)
+        if self._first_read:
+            lane.heads.remember(self._first_read, headers, head)
+        self._call = Call(head, b"", self._client_ip, record)
         self._wait(_BODY_TIMEOUT_S)
         if self._is_chunked and _is_expecting(head.by_name):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _begin(self, endpoint: Endpoint, offered_id: bytes | None) -> None:
+    def _begin(self, endpoint: Endpoint, offered_id: bytes | None) -> RequestRecord:
         self.cycle = None  # type: ignore[assignment]
-        self._record = RequestRecord(request_id(offered_id), endpoint.path, time.monotonic())
+        self._record = record = RequestRecord(request_id(offered_id), endpoint.path, time.monotonic())
+        return record
 
-    def _forward(self, head: RequestHead, body: bytes) -> None:
-        record = self._record
-        if record is None:
-            return
+    def _forward(self, call: Call) -> None:
         self.due_s = _NEVER_S
-        client_ip = self.client[0] if self.client else ""
         try:
-            self._passage = self._lane.forwarder.forward(Call(head, body, client_ip, record), self)
+            self._passage = self._lane.forwarder.forward(call, self)
         except GatewayError as error:
             self.refuse(error)
         except Exception:
-            logger.exception("request %s failed inside the gateway", record.request_id)
+            logger.exception("request %s failed inside the gateway", call.record.request_id)
             self.refuse(OperatorFault("The gateway failed on this request; its log has the details."))
         else:
             if self.flow.write_paused:  # the client has not taken the last answer yet
@@ -312,7 +311,7 @@ class LaneProtocol(HttpToolsProtocol):
             record.outcome = error.code or error.type
         status, headers, body = render(error)
         lines = write_lines(headers) + (placement_lines(record) if record is not None else b"")
-        is_in = self._is_whole or not self._has_head
+        is_in = self._whole_call is not None or not self._has_head
         if not is_in:  # what is left of the request is read and dropped, so that the client sees this answer
             self._is_lasting = False
         write_pieces(self.transport, (self._write_head(status, lines), body))
@@ -353,13 +352,13 @@ class LaneProtocol(HttpToolsProtocol):
 
     def _finish(self, status: int) -> None:
         """The answer is written: settle the account, and wait for the next request or for the rest of this one."""
-        record, self._record, self._passage = self._record, None, None
+        record, self._record, self._passage, self._call = self._record, None, None, None
         self._body = []
         self.server_state.total_requests += 1
         if record is not None:
             record.status = status
             self._lane.ledger.settle(record)
-        if self._has_head and not self._is_whole:
+        if self._has_head and self._whole_call is None:
             self._wait(_LEFTOVER_TIMEOUT_S)
         else:
             self._rest()
@@ -391,8 +390,12 @@ class LaneProtocol(HttpToolsProtocol):
     @property
     def _is_answering(self) -> bool:
         """True from the end of a request to the end of its answer."""
-        is_relaying = self._is_whole or self._passage is not None
+        is_relaying = self._whole_call is not None or self._passage is not None
         return is_relaying or (self.cycle is not None and not self.cycle.response_complete)
+
+    @property
+    def _client_ip(self) -> str:
+        return self.client[0] if self.client else ""
 
     def shutdown(self) -> None:
         """Close once the answer under way, if any, has been sent."""

@@ -29,7 +29,7 @@ LOST = "The engine closed the connection before its answer had ended."
 
 @dataclass(frozen=True, slots=True)
 class AnswerHead:
-    """What the head of an answer says; answers that differ in length and date only share one.
+    """What the head of an answer says. Whole answers that differ in length and date only share one.
 
     `client_lines` are the header lines that the client gets.
     """
@@ -149,7 +149,8 @@ class Connection(asyncio.Protocol):
                 return
             if self._has_head:
                 self._head = _read_head(self._status, self._headers)
-                if is_first and self._has_ended and self._is_kept_alive:
+                # Of other statuses some have no body, and interim ones stand before the head that was read.
+                if is_first and self._is_kept_alive and data.startswith(b"HTTP/1.1 200 "):
                     self._known_heads.remember(data, self._headers, self._head)
         if self._has_head:
             self._deliver(exchange)

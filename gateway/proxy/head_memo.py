@@ -20,13 +20,16 @@ Head = TypeVar("Head")
 class HeadMemo(Generic[Head]):
     """What heads came to, by their lines without those of content-length and of `varying`, a header's name.
 
-    Nothing that is remembered may depend on the values of these two.
+    Nothing that is remembered may depend on the values of these two; what else it depends on, as keys and limits, must
+    stand as long as the memo. Heads that nobody sends any more make room for new ones. Until then they are here in
+    full, with the keys that clients show.
     """
 
     def __init__(self, varying: bytes) -> None:
         self._name = varying
         self._varying = b"\r\n%b: " % varying
-        self._known: dict[bytes, Head] = {}
+        self._recent: dict[bytes, Head] = {}
+        self._older: dict[bytes, Head] = {}
 
     def recall(self, data: bytes) -> tuple[Head, bytes | None, bytes] | None:
         """What the head of `data` came to, the value of its varying header, and the body behind it.
@@ -34,9 +37,14 @@ class HeadMemo(Generic[Head]):
         None unless `data` is one whole message with a known head; otherwise a parser has to read it.
         """
         lines, value, length, start = self._cut(data)
-        head = self._known.get(lines)
-        if head is None or len(data) - start != length:
+        if length != len(data) - start:
             return None
+        head = self._recent.get(lines)
+        if head is None:
+            head = self._older.get(lines)
+            if head is None:
+                return None
+            self._keep(lines, head)
         return head, value, data[start:]
 
     def remember(self, data: bytes, headers: Headers, head: Head) -> None:
@@ -48,9 +56,12 @@ class HeadMemo(Generic[Head]):
         if length < 0 or names.count(self._name) != varying_count or names.count(b"content-length") != 1:
             return
         if lines.count(b"\r\n") + 1 + varying_count == len(names):
-            if len(self._known) >= _MOST_HEADS:
-                self._known.clear()
-            self._known[lines] = head
+            self._keep(lines, head)
+
+    def _keep(self, lines: bytes, head: Head) -> None:
+        if len(self._recent) >= _MOST_HEADS:
+            self._recent, self._older = {}, self._recent
+        self._recent[lines] = head
 
     def _cut(self, data: bytes) -> tuple[bytes, bytes | None, int, int]:
         """The lines that count, the varying value, the content-length (-1: none known), and where the body starts."""

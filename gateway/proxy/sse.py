@@ -81,7 +81,7 @@ class EventStream:
     """One event stream being relayed. `feed` it what comes; it gives back what may go on to the client.
 
     `usage` holds the last usage seen, `event_count` the events; `has_ended` tells whether the stream's own last event
-    has passed. Whole events without any of `stops` need not be fed, unless the stream `is_holding` the begin of one.
+    has passed. Whole events with none of `stops` need not be fed, unless the stream `is_holding` the beginning of one.
     """
 
     def __init__(self, endpoint: Endpoint, *, hides_usage: bool, renaming: Renaming | None = None) -> None:

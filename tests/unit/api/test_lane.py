@@ -619,7 +619,39 @@ async def test_requests_with_a_known_head_have_their_own_body_and_id() -> None:
         client.answer()
     client.feed(post())
     assert len(client.passage.call.record.request_id) == 32
-    assert len(client.lane.heads._known) == 1
+    assert len(client.lane.heads._recent) == 1
+
+
+async def test_a_known_request_within_another_ones_head_is_none() -> None:
+    client = Connection()
+    client.feed(post())
+    client.answer()
+    client.feed(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 500\r\nx: ")
+    client.feed(post())
+    assert client.forwarder.bodies == [b"{}"]
+    assert [status for status, _, _ in client.sent] == [200, 400]  # one head with two lengths
+
+
+async def test_blank_lines_between_requests_do_not_add_up() -> None:
+    client = Connection()
+    for _ in range(3):
+        client.feed(b"\r\n")
+        client.feed(post())
+        client.answer()
+        assert client.protocol._head_bytes == 0
+
+
+async def test_an_answer_of_the_app_s_sets_no_clock_for_the_known_request_behind_it() -> None:
+    client = Connection()
+    client.feed(post())
+    client.answer()
+    client.feed(MODELS)
+    await client.rest()
+    assert client.protocol.timeout_keep_alive_task is not None
+    client.feed(post())
+    assert client.protocol.timeout_keep_alive_task is None
+    client.answer()
+    assert len(client.sent) == 3
 
 
 async def test_a_known_head_needs_no_parser() -> None:

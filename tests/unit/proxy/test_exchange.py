@@ -160,12 +160,36 @@ async def test_a_known_head_needs_no_parser() -> None:
     assert played.is_kept
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"HTTP/1.1 103 Early Hints\r\ncontent-length: 0\r\n\r\n" + OK,
+        b"HTTP/1.1 100 Continue\r\ncontent-length: 0\r\n\r\n" + OK,
+        b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n",
+        answer(b"x", status="404 Not Found"),
+    ],
+)
+async def test_only_a_plain_answer_s_head_is_remembered(first: bytes) -> None:
+    played = Played()
+    assert played.told(first).steps[-1] == "end"
+    assert not played.upstream._known_heads._recent
+
+
+async def test_a_read_that_begins_within_an_answer_teaches_nothing() -> None:
+    played = Played()
+    played.told(b"HTTP/1.1 200 OK\r\nx-a: ", b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+    assert played.reader.steps[-1] == "end"
+    assert not Played(upstream=played.upstream).upstream._known_heads.recall(
+        b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+    )
+
+
 @pytest.mark.parametrize("extra", ["connection: close\r\n", "transfer-encoding: chunked\r\n"])
 async def test_heads_of_answers_that_say_more_than_a_length_are_parsed(extra: str) -> None:
     for _ in range(2):
         played = Played()
         played.told(answer(b"x", extra=extra))
-        assert not played.upstream._known_heads._known
+        assert not played.upstream._known_heads._recent
         assert not played.is_kept
 
 

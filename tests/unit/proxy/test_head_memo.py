@@ -148,7 +148,9 @@ def test_only_so_many_heads_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         data = message(b"x-a: %d" % number)
         memo.remember(data, Parsed(data).headers, number)
         assert memo.recall(data) == (number, None, b"body")
-        assert len(memo._known) <= 10
+        assert memo.recall(message(b"x-a: 0")) == (0, None, b"body"), "one in use is kept"
+        assert len(memo._recent) + len(memo._older) <= 20
+    assert memo.recall(message(b"x-a: 1")) is None
 
 
 USUAL = st.sampled_from(
