@@ -187,6 +187,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._register.discard(self)
+        self._parser = None  # it holds us: a circle would wait for the garbage collector
         exchange = self.exchange
         if exchange is None:
             return

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,25 @@ async def test_heads_of_answers_that_say_more_than_a_length_are_parsed(extra: st
         played.told(answer(b"x", extra=extra))
         assert not played.upstream._known_heads._recent
         assert not played.is_kept
+
+
+async def test_a_lost_connection_leaves_no_circle_behind() -> None:
+    def count() -> int:
+        return sum(type(one) is module.Connection for one in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = count()
+        played = Played()
+        played.transport.feed(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab")
+        assert count() == before + 1
+        played.exchange.abort()
+        played.transport.lose()
+        del played
+        assert count() == before
+    finally:
+        gc.enable()
 
 
 async def test_one_answers_head_is_not_the_next_ones() -> None:
