@@ -271,7 +271,7 @@ class LaneProtocol(HttpToolsProtocol):
         except GatewayError as error:
             self.refuse(error)
             return
-        if self._first_read:
+        if self._first_read and b"traceparent" not in head.by_name:  # with one a head comes once only
             lane.heads.remember(self._first_read, headers, head)
         self._call = Call(head, b"", self._client_ip, record)
         self._wait(_BODY_TIMEOUT_S)

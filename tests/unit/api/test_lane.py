@@ -654,6 +654,13 @@ async def test_an_answer_of_the_app_s_sets_no_clock_for_the_known_request_behind
     assert len(client.sent) == 3
 
 
+async def test_heads_that_come_once_only_push_no_other_out() -> None:
+    client = Connection()
+    client.feed(post(b"{}", "traceparent: 00-1"))
+    assert client.passage.call.head.engine_lines.startswith(b"traceparent: 00-1\r\n")
+    assert not client.lane.heads._recent
+
+
 async def test_a_known_head_needs_no_parser() -> None:
     client = Connection()
     client.feed(post(b"{}"))
