@@ -1,6 +1,6 @@
 """What a request's head alone shows: the relayed route it is for, and what is wrong with it. Never reads a body."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import httptools
 
@@ -8,6 +8,7 @@ from gateway.api.auth import KeyRing
 from gateway.errors import BodyTooLarge, Headers, HeadersTooLarge, MethodNotAllowed, UnsupportedMedia
 from gateway.proxy.call import RequestHead
 from gateway.proxy.endpoints import ENDPOINTS, Endpoint
+from gateway.proxy.head_memo import HeadMemo
 from gateway.proxy.headers import lines_for_engine
 
 _ENDPOINTS = {path.encode(): endpoint for path, endpoint in ENDPOINTS.items()}
@@ -29,26 +30,51 @@ def find_endpoint(url: bytes) -> Endpoint | None:
     return _ENDPOINTS.get(path)
 
 
-@dataclass(frozen=True, slots=True)
-class HeadLimits:
-    """What every request's head is held against. Without `keys` nobody needs one."""
-
-    keys: KeyRing | None
-    max_body_bytes: int
+def is_expecting(headers: Mapping[bytes, bytes]) -> bool:
+    """True for a client that sends its body only when it is told to."""
+    return headers.get(b"expect", b"").lower() == b"100-continue"
 
 
-def read_head(
-    endpoint: Endpoint, method: bytes, headers: Headers, limits: HeadLimits, *, is_chunked: bool, is_lasting: bool
-) -> RequestHead:
-    """What the head of a request for `endpoint` says. Raises BadRequest, of the kind that fits, for what is wrong."""
-    if len(headers) > _MAX_HEADERS:
-        raise HeadersTooLarge(f"The request has more than {_MAX_HEADERS} headers.")
-    if sum(len(name) + len(value) for name, value in headers) > MAX_HEAD_BYTES:
-        raise head_too_large()
-    if method != b"POST":
-        raise MethodNotAllowed(f"{endpoint.path} takes POST, not {method.decode()}.")
-    by_name = dict(reversed(headers))  # of a header sent twice the first counts
-    caller = limits.keys.check(by_name) if limits.keys is not None else None
+class HeadReader:
+    """Reads the heads of requests, and knows again those that it has read. Without `keys` nobody needs one."""
+
+    def __init__(self, keys: KeyRing | None, max_body_bytes: int) -> None:
+        self.max_body_bytes = max_body_bytes
+        self._keys = keys
+        self._known = HeadMemo[RequestHead](b"x-request-id")
+
+    def recall(self, data: bytes) -> tuple[RequestHead, bytes | None, bytes] | None:
+        """Head, offered id and body if `data` is one whole request with a known head; else a parser has to read it."""
+        known = self._known.recall(data)
+        return known if known is not None and len(known[2]) <= self.max_body_bytes else None
+
+    def read(
+        self, endpoint: Endpoint, method: bytes, headers: Headers, data: bytes, *, is_chunked: bool, is_lasting: bool
+    ) -> RequestHead:
+        """What the head of a request for `endpoint` says, whose `headers` a parser has read.
+
+        `data` is the read that the request began with, if the head ended in it too. Raises BadRequest, of the kind that
+        fits, for what is wrong.
+        """
+        if len(headers) > _MAX_HEADERS:
+            raise HeadersTooLarge(f"The request has more than {_MAX_HEADERS} headers.")
+        if sum(len(name) + len(value) for name, value in headers) > MAX_HEAD_BYTES:
+            raise head_too_large()
+        if method != b"POST":
+            raise MethodNotAllowed(f"{endpoint.path} takes POST, not {method.decode()}.")
+        by_name = dict(reversed(headers))  # of a header sent twice the first counts
+        caller = self._keys.check(by_name) if self._keys is not None else None
+        _check_kind(by_name)
+        if int(by_name.pop(b"content-length", b"0")) > self.max_body_bytes:
+            raise too_large(self.max_body_bytes)
+        by_name.pop(b"x-request-id", None)
+        head = RequestHead(endpoint, by_name, lines_for_engine(headers), is_chunked, is_lasting, caller)
+        if data and b"traceparent" not in by_name:  # with one a head comes once only
+            self._known.remember(data, headers, head)
+        return head
+
+
+def _check_kind(by_name: Mapping[bytes, bytes]) -> None:
     kind = by_name.get(b"content-type", b"application/json")
     if kind != b"application/json" and kind.split(b";")[0].strip().lower() != b"application/json":
         shown = kind[:100].decode("latin-1")
@@ -56,10 +82,6 @@ def read_head(
     encoding = by_name.get(b"content-encoding")
     if encoding is not None and encoding.strip().lower() != b"identity":
         raise UnsupportedMedia("Compressed request bodies are not supported: send the JSON as it is.")
-    if int(by_name.pop(b"content-length", b"0")) > limits.max_body_bytes:
-        raise too_large(limits.max_body_bytes)
-    by_name.pop(b"x-request-id", None)
-    return RequestHead(endpoint, by_name, lines_for_engine(headers), is_chunked, is_lasting, caller)
 
 
 def head_too_large() -> HeadersTooLarge:

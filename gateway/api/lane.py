@@ -7,7 +7,7 @@ goes out in the callback that brought it from the engine. Whatever is not relaye
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -15,19 +15,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.api.auth import KeyRing
 from gateway.api.deadlines import Deadlines
-from gateway.api.heads import MAX_HEAD_BYTES, HeadLimits, find_endpoint, head_too_large, read_head, too_large
-from gateway.errors import (
-    BadRequest,
-    BodyTooSlow,
-    GatewayError,
-    Headers,
-    OperatorFault,
-    render,
-)
-from gateway.proxy.call import Call, RequestHead
+from gateway.api.heads import MAX_HEAD_BYTES, HeadReader, find_endpoint, head_too_large, is_expecting, too_large
+from gateway.errors import BadRequest, BodyTooSlow, GatewayError, Headers, OperatorFault, render
+from gateway.proxy.call import Call
 from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.forward import Forwarder, Passage, placement_lines
-from gateway.proxy.head_memo import HeadMemo
 from gateway.proxy.headers import request_id, write_lines
 from gateway.proxy.pieces import write_pieces
 from gateway.telemetry.requests import RequestLedger, RequestRecord
@@ -50,8 +42,7 @@ class Lane:
     ) -> None:
         self.forwarder = forwarder
         self.ledger = ledger
-        self.limits = HeadLimits(keys, max_body_bytes)
-        self.heads = HeadMemo[RequestHead](b"x-request-id")
+        self.heads = HeadReader(keys, max_body_bytes)
         self.deadlines = Deadlines()
         self._default_headers: Headers = []
         self._default_lines = b""
@@ -104,8 +95,7 @@ class LaneProtocol(HttpToolsProtocol):
             self._unset_keepalive_if_required()
         if not self._has_head and not self._is_answering:
             if self._is_parser_idle:
-                known = self._lane.heads.recall(data)
-                if known is not None and len(known[2]) <= self._lane.limits.max_body_bytes:
+                if (known := self._lane.heads.recall(data)) is not None:
                     head, offered_id, body = known
                     self._head_bytes = 0  # a blank line may have come before
                     self._is_chunked, self._is_lasting = head.is_chunked, head.is_lasting
@@ -225,8 +215,8 @@ class LaneProtocol(HttpToolsProtocol):
                 super().on_body(body)
             return
         self._body_bytes += len(body)
-        if self._body_bytes > self._lane.limits.max_body_bytes:
-            self.refuse(too_large(self._lane.limits.max_body_bytes))
+        if self._body_bytes > self._lane.heads.max_body_bytes:
+            self.refuse(too_large(self._lane.heads.max_body_bytes))
         else:
             self._body.append(body)
 
@@ -252,30 +242,27 @@ class LaneProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.url = url
         self.headers.extend(headers)
-        self.expect_100_continue = _is_expecting(dict(headers))
+        self.expect_100_continue = is_expecting(dict(headers))
         self._is_lasting = True  # uvicorn closes by itself what is not to last
         self._wait(_BODY_TIMEOUT_S)
         super().on_headers_complete()
 
     def _take(self, endpoint: Endpoint) -> None:
-        lane, parser, headers = self._lane, self.parser, self.headers
-        self._is_chunked = parser.get_http_version() == "1.1"
-        self._is_lasting = self._is_chunked and parser.should_keep_alive()
+        self._is_chunked = self.parser.get_http_version() == "1.1"
+        self._is_lasting = self._is_chunked and self.parser.should_keep_alive()
         self._body_bytes = 0
-        record = self._begin(endpoint, next((value for name, value in headers if name == b"x-request-id"), None))
+        record = self._begin(endpoint, next((value for name, value in self.headers if name == b"x-request-id"), None))
         try:
-            head = read_head(
-                endpoint, parser.get_method(), headers, lane.limits,
+            head = self._lane.heads.read(
+                endpoint, self.parser.get_method(), self.headers, self._first_read,
                 is_chunked=self._is_chunked, is_lasting=self._is_lasting,
             )  # fmt: skip
         except GatewayError as error:
             self.refuse(error)
             return
-        if self._first_read and b"traceparent" not in head.by_name:  # with one a head comes once only
-            lane.heads.remember(self._first_read, headers, head)
         self._call = Call(head, b"", self._client_ip, record)
         self._wait(_BODY_TIMEOUT_S)
-        if self._is_chunked and _is_expecting(head.by_name):
+        if self._is_chunked and is_expecting(head.by_name):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _begin(self, endpoint: Endpoint, offered_id: bytes | None) -> RequestRecord:
@@ -311,8 +298,7 @@ class LaneProtocol(HttpToolsProtocol):
             record.outcome = error.code or error.type
         status, headers, body = render(error)
         lines = write_lines(headers) + (placement_lines(record) if record is not None else b"")
-        is_in = self._whole_call is not None or not self._has_head
-        if not is_in:  # what is left of the request is read and dropped, so that the client sees this answer
+        if self._has_head and self._whole_call is None:  # the rest is read and dropped, so that this answer is seen
             self._is_lasting = False
         write_pieces(self.transport, (self._write_head(status, lines), body))
         self._finish(status)
@@ -411,8 +397,3 @@ class LaneProtocol(HttpToolsProtocol):
 
     def _wait(self, limit_s: float) -> None:
         self.due_s = self.loop.time() + limit_s
-
-
-def _is_expecting(headers: Mapping[bytes, bytes]) -> bool:
-    """True for a client that sends its body only when it is told to."""
-    return headers.get(b"expect", b"").lower() == b"100-continue"

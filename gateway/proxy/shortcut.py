@@ -1,8 +1,7 @@
 """The short way of a streamed token: a plain chunk goes on to the client as it came, not parsed and not framed anew.
 
-Behind a system call a processor has forgotten much of what it knew of our code. A call of a Python function costs ten
-times there what it costs in a loop, so that the short way is one function (`Connection.data_received`) that calls no
-other of ours.
+Between two system calls Python costs several times what it costs in a loop, above all calls of functions: so the short
+way is one function (`Connection.data_received`) that calls no other of ours.
 """
 
 from collections.abc import Callable

@@ -31,6 +31,7 @@ def _read_options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="how often all but memory is measured; medians are reported")
     parser.add_argument("--mixed", type=int, help="mixed requests over which memory must not grow")
     parser.add_argument("--arrivals", choices=("poisson", "even"), default="poisson", help="spacing at half load")
+    parser.add_argument("--traced", action="store_true", help="a traceparent in each request, so that no head repeats")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--router-core", type=int, default=cores[-1], help="core of the router that is measured")
     parser.add_argument("--load-core", type=int, default=cores[0], help="core of mock engine and client")
@@ -47,7 +48,7 @@ def _read_options() -> argparse.Namespace:
 def _choose_effort(options: argparse.Namespace) -> Effort:
     effort = QUICK if options.quick else Effort()
     chosen = {name: getattr(options, name) for name in ("rounds", "mixed") if getattr(options, name) is not None}
-    return replace(effort, arrivals=options.arrivals, seed=options.seed, **chosen)
+    return replace(effort, arrivals=options.arrivals, are_traced=options.traced, seed=options.seed, **chosen)
 
 
 def main() -> int:

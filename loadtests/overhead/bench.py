@@ -68,7 +68,7 @@ class Bench:
         self._load_cores = load_cores
         self._effort = effort
         self._key = f"sk-{secrets.token_hex(16)}"
-        self._requests = Requests(self._key, effort.seed)
+        self._requests = Requests(self._key, effort.seed, are_traced=effort.are_traced)
 
     async def run(self, names: Sequence[str]) -> None:
         """Measure everything. A phase that a router fails is noted in `faults` and left out of its later rounds."""

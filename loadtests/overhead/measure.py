@@ -43,6 +43,7 @@ class Effort:
     mixed_budget_s: float = 300.0
     settle_s: float = 3.0
     arrivals: str = "poisson"
+    are_traced: bool = False
     seed: int = 1
 
 

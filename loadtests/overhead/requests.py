@@ -4,7 +4,7 @@ import json
 import random
 from collections.abc import Iterator
 from enum import StrEnum
-from itertools import cycle
+from itertools import count, cycle
 from typing import Any
 
 from .answers import MODEL
@@ -37,10 +37,14 @@ class Wish(StrEnum):
 
 
 class Requests:
-    """Writes requests that carry one key and a session id each, so that a split sends them both ways."""
+    """Writes requests that carry one key and a session id each, so that a split sends them both ways.
 
-    def __init__(self, key: str, seed: int) -> None:
+    Traced ones repeat no head: each has a traceparent of its own.
+    """
+
+    def __init__(self, key: str, seed: int, *, are_traced: bool = False) -> None:
         self._key = key
+        self._are_traced = are_traced
         draw = random.Random(seed)
         self._sessions = [f"{draw.getrandbits(64):016x}" for _ in range(_SESSIONS)]
 
@@ -63,7 +67,8 @@ class Requests:
 
     def repeat(self, wish: Wish | None = None, **fields: Any) -> Iterator[bytes]:
         """The same request for ever, of one session after the other."""
-        return cycle([self.write(session=session, wish=wish, **fields) for session in range(_SESSIONS)])
+        requests = cycle([self.write(session=session, wish=wish, **fields) for session in range(_SESSIONS)])
+        return map(_trace, requests, count()) if self._are_traced else requests
 
     def write_picture(self) -> bytes:
         """A request whose body holds a picture of PICTURE_BYTES as base64 text."""
@@ -74,3 +79,7 @@ class Requests:
             {"type": "text", "text": "What stands furthest to the left?"},
         ]
         return self.write(content=parts)
+
+
+def _trace(request: bytes, number: int) -> bytes:
+    return request.replace(b"\r\naccept:", b"\r\ntraceparent: 00-%032x-00f067aa0ba902b7-01\r\naccept:" % number, 1)

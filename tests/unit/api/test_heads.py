@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import pytest
 
 from gateway.api.auth import KeyRing
-from gateway.api.heads import HeadLimits, find_endpoint, read_head, too_large
+from gateway.api.heads import HeadReader, find_endpoint, too_large
 from gateway.errors import BadRequest, BodyTooLarge, HeadersTooLarge, MethodNotAllowed, Unauthorized, UnsupportedMedia
 from gateway.proxy.call import RequestHead
 from gateway.proxy.endpoints import ENDPOINTS
@@ -16,8 +16,8 @@ JSON = (b"content-type", b"application/json")
 
 
 def check(*headers: tuple[bytes, bytes], method: bytes = b"POST", keys: KeyRing | None = None) -> RequestHead:
-    limits = HeadLimits(keys, LIMIT)
-    return read_head(ENDPOINTS[CHAT], method, list(headers), limits, is_chunked=True, is_lasting=True)
+    reader = HeadReader(keys, LIMIT)
+    return reader.read(ENDPOINTS[CHAT], method, list(headers), b"", is_chunked=True, is_lasting=True)
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)

@@ -619,7 +619,7 @@ async def test_requests_with_a_known_head_have_their_own_body_and_id() -> None:
         client.answer()
     client.feed(post())
     assert len(client.passage.call.record.request_id) == 32
-    assert len(client.lane.heads._recent) == 1
+    assert len(client.lane.heads._known._recent) == 1
 
 
 async def test_a_known_request_within_another_ones_head_is_none() -> None:
@@ -658,7 +658,7 @@ async def test_heads_that_come_once_only_push_no_other_out() -> None:
     client = Connection()
     client.feed(post(b"{}", "traceparent: 00-1"))
     assert client.passage.call.head.engine_lines.startswith(b"traceparent: 00-1\r\n")
-    assert not client.lane.heads._recent
+    assert not client.lane.heads._known._recent
 
 
 async def test_a_known_head_needs_no_parser() -> None:
