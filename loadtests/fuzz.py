@@ -31,8 +31,8 @@ from gateway.proxy.forward import Forwarder
 from gateway.proxy.head_memo import HeadMemo
 from gateway.proxy.shortcut import Shortcut
 from gateway.proxy.upstream import Upstream
+from gateway.telemetry.ledger import RequestLedger
 from gateway.telemetry.metrics import RelayCounts
-from gateway.telemetry.requests import RequestLedger
 from gateway.traffic.routes import ModelRoute, RouteBoard, Routes, VersionRoute
 from gateway.traffic.split import Split
 

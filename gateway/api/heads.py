@@ -9,11 +9,12 @@ from gateway.errors import BodyTooLarge, Headers, HeadersTooLarge, MethodNotAllo
 from gateway.proxy.call import RequestHead
 from gateway.proxy.endpoints import ENDPOINTS, Endpoint
 from gateway.proxy.head_memo import HeadMemo
-from gateway.proxy.headers import lines_for_engine
+from gateway.proxy.headers import TRACE_HEADERS, lines_for_engine, write_lines
 
 _ENDPOINTS = {path.encode(): endpoint for path, endpoint in ENDPOINTS.items()}
 MAX_HEAD_BYTES = 64 * 1024
 _MAX_HEADERS = 200
+_NO_TRACE = [None] * len(TRACE_HEADERS)
 
 
 def find_endpoint(url: bytes) -> Endpoint | None:
@@ -41,12 +42,21 @@ class HeadReader:
     def __init__(self, keys: KeyRing | None, max_body_bytes: int) -> None:
         self.max_body_bytes = max_body_bytes
         self._keys = keys
-        self._known = HeadMemo[RequestHead](b"x-request-id")
+        self._known = HeadMemo[RequestHead](b"x-request-id", *TRACE_HEADERS)
 
-    def recall(self, data: bytes) -> tuple[RequestHead, bytes | None, bytes] | None:
-        """Head, offered id and body if `data` is one whole request with a known head; else a parser has to read it."""
+    def recall(self, data: bytes) -> tuple[RequestHead, bytes | None, bytes, bytes] | None:
+        """Head, offered id, trace lines and body if `data` is one whole request with a known head.
+
+        None otherwise: a parser has to read it.
+        """
         known = self._known.recall(data)
-        return known if known is not None and len(known[2]) <= self.max_body_bytes else None
+        if known is None or len(known[2]) > self.max_body_bytes:
+            return None
+        head, (offered_id, *trace), body = known
+        if trace == _NO_TRACE:
+            return head, offered_id, b"", body
+        pairs = zip(TRACE_HEADERS, trace, strict=True)
+        return head, offered_id, write_lines([(name, value) for name, value in pairs if value is not None]), body
 
     def read(
         self, endpoint: Endpoint, method: bytes, headers: Headers, data: bytes, *, is_chunked: bool, is_lasting: bool
@@ -67,9 +77,10 @@ class HeadReader:
         _check_kind(by_name)
         if int(by_name.pop(b"content-length", b"0")) > self.max_body_bytes:
             raise too_large(self.max_body_bytes)
-        by_name.pop(b"x-request-id", None)
+        for name in (b"x-request-id", *TRACE_HEADERS):
+            by_name.pop(name, None)
         head = RequestHead(endpoint, by_name, lines_for_engine(headers), is_chunked, is_lasting, caller)
-        if data and b"traceparent" not in by_name:  # with one a head comes once only
+        if data:
             self._known.remember(data, headers, head)
         return head
 

@@ -20,9 +20,10 @@ from gateway.errors import BadRequest, BodyTooSlow, GatewayError, Headers, Opera
 from gateway.proxy.call import Call
 from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.forward import Forwarder, Passage, placement_lines
-from gateway.proxy.headers import request_id, write_lines
+from gateway.proxy.headers import request_id, trace_lines, write_lines
 from gateway.proxy.pieces import write_pieces
-from gateway.telemetry.requests import RequestLedger, RequestRecord
+from gateway.telemetry.ledger import RequestLedger
+from gateway.telemetry.requests import RequestRecord
 
 logger = logging.getLogger(__name__)
 
@@ -96,10 +97,10 @@ class LaneProtocol(HttpToolsProtocol):
         if not self._has_head and not self._is_answering:
             if self._is_parser_idle:
                 if (known := self._lane.heads.recall(data)) is not None:
-                    head, offered_id, body = known
+                    head, offered_id, trace, body = known
                     self._head_bytes = 0  # a blank line may have come before
                     self._is_chunked, self._is_lasting = head.is_chunked, head.is_lasting
-                    self._forward(Call(head, body, self._client_ip, self._begin(head.endpoint, offered_id)))
+                    self._forward(Call(head, body, self._client_ip, self._begin(head.endpoint, offered_id), trace))
                     return
                 self._first_read = data
             if not self._head_bytes:
@@ -260,7 +261,7 @@ class LaneProtocol(HttpToolsProtocol):
         except GatewayError as error:
             self.refuse(error)
             return
-        self._call = Call(head, b"", self._client_ip, record)
+        self._call = Call(head, b"", self._client_ip, record, trace_lines(self.headers))
         self._wait(_BODY_TIMEOUT_S)
         if self._is_chunked and is_expecting(head.by_name):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")

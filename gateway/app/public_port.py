@@ -15,9 +15,9 @@ from gateway.proxy.forward import Forwarder
 from gateway.proxy.upstream import Upstream
 from gateway.settings import Settings
 from gateway.tasks import TaskSet
+from gateway.telemetry.ledger import RequestLedger
 from gateway.telemetry.metrics import RelayCounts
 from gateway.telemetry.request_log import RequestLog
-from gateway.telemetry.requests import RequestLedger
 from gateway.traffic.routes import RouteBoard
 
 logger = logging.getLogger(__name__)

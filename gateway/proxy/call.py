@@ -11,10 +11,10 @@ from gateway.telemetry.requests import RequestRecord
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """What the head of a client's request says. Requests that differ in length and id only share one.
+    """What the head of a client's request says. Requests that differ in length, id and trace only share one.
 
-    `by_name` has the first value of each header, by its name in lower case, but not length and id. `engine_lines` are
-    the header lines that the engine gets. The client takes chunks if it `is_chunked` (HTTP/1.1), and wants to keep its
+    `by_name` has the first value of each other header, by its name in lower case. `engine_lines` are the header lines
+    that the engine gets. The client takes chunks if it `is_chunked` (HTTP/1.1), and wants to keep its
     connection if it `is_lasting`. `caller` names the key that it showed, where keys are asked for.
     """
 
@@ -28,12 +28,16 @@ class RequestHead:
 
 @dataclass(slots=True)
 class Call:
-    """One client request, its head checked, its body read and not looked at yet."""
+    """One client request, its head checked, its body read and not looked at yet.
+
+    `trace_lines` are the header lines that place it in a trace, which the engine gets too.
+    """
 
     head: RequestHead
     body: bytes
     client_ip: str
     record: RequestRecord
+    trace_lines: bytes = b""
 
 
 class Client(Protocol):

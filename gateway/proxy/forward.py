@@ -13,6 +13,7 @@ from gateway.errors import (
     OperatorFault,
     UnknownRoute,
     UpstreamFailed,
+    UpstreamTimeout,
 )
 from gateway.fleet.replica import Replica
 from gateway.proxy import body as request_body
@@ -60,19 +61,23 @@ class Forwarder:
         fields = request_body.parse_fields(call.body)
         target, sticky_key = self._place(call, fields, routes)
         replica = self._choose(target, fields, sticky_key)
+        is_streaming = request_body.is_streaming(fields)
         hides_usage = not request_body.wants_usage(fields)
         engine_name = target.engine_name(replica)
         endpoint = call.head.endpoint
         body = request_body.rewrite(fields, target.version, endpoint, engine_name, len(call.body))
+        call.record.body_bytes = len(call.body)
         call.body = b""
         call.record.replica = replica.name
         # An adapter's answers carry the adapter's own name, which is its public name.
         renaming = None if engine_name == target.public_name else Renaming(engine_name, target.public_name)
         passage = Passage(
-            call, client, renaming, hides_usage=hides_usage, running=self.running, address=replica.address
-        )
+            call, client, renaming, is_streaming=is_streaming, hides_usage=hides_usage, running=self.running,
+            address=replica.address,
+        )  # fmt: skip
         size = len(body[0]) if len(body) == 1 else sum(map(len, body))
-        head = write_head(replica.address, endpoint.path, call.head.engine_lines, call.record.request_id, size)
+        lines = call.head.engine_lines + call.trace_lines
+        head = write_head(replica.address, endpoint.path, lines, call.record.request_id, size)
         passage.start(self._upstream, head, body)
         return passage
 
@@ -134,8 +139,8 @@ class Passage:
     """
 
     __slots__ = (
-        "_address", "_call", "_client", "_events", "_exchange", "_head", "_hides_usage", "_pieces", "_renaming",
-        "_running", "_shortcut", "is_over",
+        "_address", "_call", "_client", "_events", "_exchange", "_head", "_hides_usage", "_is_streaming", "_pieces",
+        "_renaming", "_running", "_shortcut", "is_over",
     )  # fmt: skip
 
     def __init__(
@@ -144,6 +149,7 @@ class Passage:
         client: Client,
         renaming: Renaming | None,
         *,
+        is_streaming: bool,
         hides_usage: bool,
         running: dict[str, int],
         address: str,
@@ -151,6 +157,7 @@ class Passage:
         self._call = call
         self._client = client
         self._renaming = renaming
+        self._is_streaming = is_streaming
         self._hides_usage = hides_usage
         self._running = running
         self._address = address
@@ -182,7 +189,7 @@ class Passage:
         """The client is gone: close the engine's connection, which stops its work."""
         if not self.is_over:
             exchange = self._exchange
-            self._settle()
+            self._settle(is_cut=True)
             self._call.record.status, self._call.record.outcome = 499, "hung_up"
             if exchange is not None:
                 exchange.abort()
@@ -238,7 +245,7 @@ class Passage:
         if self._events is not None:
             self._finish_stream("broken", error_event(error, self._call.head.endpoint))
         else:
-            self._settle()
+            self._settle(is_cut=isinstance(error, UpstreamFailed | UpstreamTimeout))
             self._client.refuse(error)
 
     def _finish_stream(self, outcome: str, ending: bytes) -> None:
@@ -267,8 +274,11 @@ class Passage:
         lines = self._head.client_lines + placement_lines(self._call.record)
         return lines if self._head.status < 400 else lines + b"x-gateway-error-origin: engine\r\n"
 
-    def _settle(self) -> None:
-        """Give the slot back and count what a stream has used, on every way out."""
+    def _settle(self, *, is_cut: bool = False) -> None:
+        """Give the slot back and count what a stream has used, on every way out.
+
+        Where an answer `is_cut`, the engine has not said what it cost.
+        """
         self.is_over = True
         self._exchange = None  # it holds us as its reader: a circle would wait for the garbage collector
         left = self._running[self._address] - 1
@@ -276,8 +286,12 @@ class Passage:
             self._running[self._address] = left
         else:
             del self._running[self._address]  # addresses come and go
-        if self._events is not None:
-            record = self._call.record
+        record = self._call.record
+        if self._events is None:
+            record.is_estimated = is_cut
+            if is_cut and self._is_streaming:
+                record.tokens_out = 0  # the first would have begun the stream
+        else:
             _count(record, self._events.usage)
             if record.tokens_out is None:
                 # The engine reports usage at the very end. Until then an event is a token, but for the first.

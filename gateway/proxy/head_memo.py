@@ -5,39 +5,46 @@ parser has read the very same lines before, in a message of their own, and what 
 """
 
 import re
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from gateway.errors import Headers
 
 _MOST_HEAD_BYTES = 4096
 _MOST_HEADS = 1000
-_LENGTH = b"\r\ncontent-length: "
+_MOST_DIGITS = 9
 _PLAIN = re.compile(rb"[!-~](?:[ -~]*[!-~])?")  # a parser may refuse other values, or strip them
 
 Head = TypeVar("Head")
 
 
-class HeadMemo(Generic[Head]):
-    """What heads came to, by their lines without those of content-length and of `varying`, a header's name.
+Values = list[bytes | None]
 
-    Nothing that is remembered may depend on the values of these two; what else it depends on, as keys and limits, must
+
+class HeadMemo(Generic[Head]):
+    """What heads came to, by their lines without those of content-length and of `varying`, names of headers.
+
+    Nothing that is remembered may depend on the values of these; what else it depends on, as keys and limits, must
     stand as long as the memo. Heads that nobody sends any more make room for new ones. Until then they are here in
     full, with the keys that clients show.
     """
 
-    def __init__(self, varying: bytes) -> None:
-        self._name = varying
-        self._varying = b"\r\n%b: " % varying
+    def __init__(self, *varying: bytes) -> None:
+        self._names = (*varying, b"content-length")
+        self._beginnings = [b"\r\n%b: " % name for name in self._names]
         self._recent: dict[bytes, Head] = {}
         self._older: dict[bytes, Head] = {}
 
-    def recall(self, data: bytes) -> tuple[Head, bytes | None, bytes] | None:
-        """What the head of `data` came to, the value of its varying header, and the body behind it.
+    def recall(self, data: bytes) -> tuple[Head, Values, bytes] | None:
+        """What the head of `data` came to, the values of its varying headers, and the body behind it.
 
         None unless `data` is one whole message with a known head; otherwise a parser has to read it.
         """
-        lines, value, length, start = self._cut(data)
-        if length != len(data) - start:
+        cut = _cut(data, self._beginnings)
+        if cut is None:
+            return None
+        lines, values, start = cut
+        if int(values.pop() or b"") != len(data) - start:
             return None
         head = self._recent.get(lines)
         if head is None:
@@ -45,17 +52,20 @@ class HeadMemo(Generic[Head]):
             if head is None:
                 return None
             self._keep(lines, head)
-        return head, value, data[start:]
+        return head, values, data[start:]
 
     def remember(self, data: bytes, headers: Headers, head: Head) -> None:
         """A parser has read `headers` in the head that `data`, the first bytes of a message, begins with."""
-        lines, value, length, _ = self._cut(data)
-        names = [name for name, _ in headers]
-        varying_count = int(value is not None)
-        # Where the parser has seen other lines than we did, nothing is remembered.
-        if length < 0 or names.count(self._name) != varying_count or names.count(b"content-length") != 1:
+        cut = _cut(data, self._beginnings)
+        if cut is None:
             return
-        if lines.count(b"\r\n") + 1 + varying_count == len(names):
+        lines, values, _ = cut
+        names = [name for name, _ in headers]
+        # Where the parser has seen other lines than we did, nothing is remembered.
+        are_alone = all(
+            names.count(name) == (value is not None) for name, value in zip(self._names, values, strict=True)
+        )
+        if are_alone and lines.count(b"\r\n") - 1 + len(values) - values.count(None) == len(names):
             self._keep(lines, head)
 
     def _keep(self, lines: bytes, head: Head) -> None:
@@ -63,27 +73,35 @@ class HeadMemo(Generic[Head]):
             self._recent, self._older = {}, self._recent
         self._recent[lines] = head
 
-    def _cut(self, data: bytes) -> tuple[bytes, bytes | None, int, int]:
-        """The lines that count, the varying value, the content-length (-1: none known), and where the body starts."""
-        end = data.find(b"\r\n\r\n", 0, _MOST_HEAD_BYTES)
-        if end < 0:
-            return b"", None, -1, 0
-        lines = data[:end]
-        folded = lines.lower()
-        at = folded.find(_LENGTH)
-        stop = data.find(b"\r\n", at + 2)
-        digits = data[at + len(_LENGTH) : stop]
-        if at < 0 or not digits.isdigit() or len(digits) > 9:
-            return b"", None, -1, 0
-        varying_at = folded.find(self._varying)
-        if varying_at < 0:
-            return lines[:at] + lines[stop:], None, int(digits), end + 4
-        varying_stop = data.find(b"\r\n", varying_at + 2)
-        value = data[varying_at + len(self._varying) : varying_stop]
-        if not _PLAIN.fullmatch(value):
-            return b"", None, -1, 0
-        if varying_at < at:
-            lines = lines[:varying_at] + lines[varying_stop:at] + lines[stop:]
+
+def _cut(data: bytes, beginnings: Sequence[bytes]) -> tuple[bytes, Values, int] | None:
+    """The lines that count, the values of those with `beginnings`, the last a length, and where the body starts.
+
+    None where there is no whole head, or a value that a parser might refuse.
+    """
+    end = data.find(b"\r\n\r\n", 0, _MOST_HEAD_BYTES)
+    if end < 0:
+        return None
+    lines = data[: end + 2]
+    folded = lines.lower()
+    values: Values = []
+    value = None
+    cuts = []
+    for beginning in beginnings:
+        at = folded.find(beginning)
+        if at < 0:
+            value = None
         else:
-            lines = lines[:at] + lines[stop:varying_at] + lines[varying_stop:]
-        return lines, value, int(digits), end + 4
+            stop = folded.find(b"\r\n", at + 2)
+            value = lines[at + len(beginning) : stop]
+            cuts.append((at, stop))
+        values.append(value)
+    if value is None or not value.isdigit() or len(value) > _MOST_DIGITS:
+        return None
+    if len(cuts) > 1:
+        if not all(value is None or _PLAIN.fullmatch(value) for value in values):
+            return None
+        cuts.sort(reverse=True)
+    for at, stop in cuts:
+        lines = lines[:at] + lines[stop:]
+    return lines, values, end + 4

@@ -8,8 +8,6 @@ from gateway.errors import Headers
 _TO_ENGINE = frozenset(
     {
         b"accept",
-        b"traceparent",
-        b"tracestate",
         b"baggage",
         b"anthropic-version",
         b"anthropic-beta",
@@ -24,6 +22,8 @@ _NOT_TO_CLIENT = frozenset(
         b"upgrade", b"server", b"date", b"x-request-id", b"set-cookie",
     }
 )  # fmt: skip
+TRACE_HEADERS = (b"traceparent", b"tracestate")
+"""They cross too, but differ with each request of a client that traces."""
 _ids = random.Random()  # noqa: S311 - to tell requests apart, no secret; seeded by the system
 _SANE_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
@@ -38,6 +38,11 @@ def request_id(offered: bytes | None) -> str:
 def lines_for_engine(client: Headers) -> bytes:
     """The lines of a client's headers that the engine gets, and the content type."""
     return write_lines([header for header in client if header[0] in _TO_ENGINE]) + b"content-type: application/json\r\n"
+
+
+def trace_lines(client: Headers) -> bytes:
+    """The lines of a client's headers that place the request in a trace; the engine gets them."""
+    return write_lines([header for header in client if header[0] in TRACE_HEADERS])
 
 
 def lines_for_client(engine: Headers) -> bytes:

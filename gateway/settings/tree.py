@@ -46,7 +46,7 @@ def _read_sticky_key(value: str) -> str:
     key = value.lower()
     if key not in ("user", "api_key", "client_ip") and not re.fullmatch(r"header:[a-z0-9!#$%&'*+.^_`|~-]+", key):
         raise ValueError(f"should be user, api_key, client_ip or header:NAME, got {value!r}")
-    if key in ("header:x-request-id", "header:content-length"):
+    if key in ("header:x-request-id", "header:content-length", "header:traceparent", "header:tracestate"):
         raise ValueError(
             f"{value!r} differs from request to request: name a header that stays with a client or its chat"
         )

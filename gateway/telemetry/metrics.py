@@ -42,6 +42,7 @@ class TargetCounts(msgspec.Struct):
     statuses: dict[tuple[str, int, str], int] = {}
     tokens_in: int = 0
     tokens_out: int = 0
+    estimated_in: int = 0
     estimated_out: int = 0
     first_byte: Histogram = msgspec.field(default_factory=lambda: Histogram([0] * (len(FIRST_BYTE_BUCKETS_S) + 1)))
     total: Histogram = msgspec.field(default_factory=lambda: Histogram([0] * (len(TOTAL_BUCKETS_S) + 1)))
@@ -52,6 +53,7 @@ class TargetCounts(msgspec.Struct):
             self.statuses[kind] = self.statuses.get(kind, 0) + count
         self.tokens_in += other.tokens_in
         self.tokens_out += other.tokens_out
+        self.estimated_in += other.estimated_in
         self.estimated_out += other.estimated_out
         self.first_byte.add(other.first_byte)
         self.total.add(other.total)
@@ -73,13 +75,12 @@ class RelayCounts(msgspec.Struct):
         target.total.observe(TOTAL_BUCKETS_S, total_s)
         if record.first_byte_s is not None:
             target.first_byte.observe(FIRST_BYTE_BUCKETS_S, record.first_byte_s)
-        if record.tokens_in:
-            target.tokens_in += record.tokens_in
-        if record.tokens_out:
-            if record.is_estimated:
-                target.estimated_out += record.tokens_out
-            else:
-                target.tokens_out += record.tokens_out
+        if record.is_estimated:
+            target.estimated_in += record.tokens_in or 0
+            target.estimated_out += record.tokens_out or 0
+        else:
+            target.tokens_in += record.tokens_in or 0
+            target.tokens_out += record.tokens_out or 0
 
     def add(self, other: "RelayCounts") -> None:
         """Count what another relay has counted."""
@@ -110,7 +111,7 @@ def _tell(counts: RelayCounts, running: Mapping[str, int]) -> Iterator[Metric]:
     )
     tokens = CounterMetricFamily(
         "gateway_tokens",
-        "Tokens. Estimated: events of streams that ended before the engine gave its count.",
+        "Tokens. Estimated: of requests that ended before the engine gave its count.",
         labels=(*_TARGET, "direction", "estimated"),
     )
     first = HistogramMetricFamily("gateway_first_byte_seconds", "Until the answer began.", labels=_TARGET)
@@ -120,6 +121,7 @@ def _tell(counts: RelayCounts, running: Mapping[str, int]) -> Iterator[Metric]:
             requests.add_metric((*names, path, str(status), outcome), count)
         tokens.add_metric((*names, "in", "false"), target.tokens_in)
         tokens.add_metric((*names, "out", "false"), target.tokens_out)
+        tokens.add_metric((*names, "in", "true"), target.estimated_in)
         tokens.add_metric((*names, "out", "true"), target.estimated_out)
         _tell_histogram(first, names, FIRST_BYTE_BUCKETS_S, target.first_byte)
         _tell_histogram(total, names, TOTAL_BUCKETS_S, target.total)

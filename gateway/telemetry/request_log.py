@@ -47,8 +47,9 @@ class RequestLog:
         if second != self._second:
             self._second, self._clock = second, time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(second))
         first = "-" if record.first_byte_s is None else f"{record.first_byte_s * 1000:.1f}"
-        tokens_in = "-" if record.tokens_in is None else record.tokens_in
-        tokens_out = "-" if record.tokens_out is None else f"{'~' if record.is_estimated else ''}{record.tokens_out}"
+        mark = "~" if record.is_estimated else ""
+        tokens_in = "-" if record.tokens_in is None else f"{mark}{record.tokens_in}"
+        tokens_out = "-" if record.tokens_out is None else f"{mark}{record.tokens_out}"
         return (
             f"{self._clock} {record.request_id} {record.path} model={record.model or '-'} "
             f"version={record.version or '-'} replica={record.replica or '-'} status={record.status} "

@@ -96,6 +96,18 @@ def test_a_stream_that_its_client_left_is_told_with_an_estimate(counted: Counted
     assert counted.value("gateway_requests_running") == 0
 
 
+def test_an_answer_that_its_client_left_is_told_with_what_those_before_it_came_to(counted: Counted) -> None:
+    body = BODY | {"model": "shapes:slow", "ignore_eos": True}
+    answer = counted.http.post(CHAT, json=body | {"max_tokens": 20}, headers={"x-request-id": "before"})
+    assert answer.json()["usage"]["completion_tokens"] == 20
+    with pytest.raises(httpx.ReadTimeout):
+        counted.http.post(CHAT, json=body | {"max_tokens": 400}, headers={"x-request-id": "left-whole"}, timeout=1.2)
+    line = counted.line("left-whole")
+    assert (line["status"], line["outcome"]) == ("499", "hung_up")
+    assert line["in"] == f"~{answer.json()['usage']['prompt_tokens']}"
+    assert 20 <= int(line["out"].removeprefix("~")) <= 60, "at 30 ms a token"
+
+
 def test_a_stream_that_its_engine_left_is_told_with_an_estimate(counted: Counted) -> None:
     body = BODY | {"model": "shapes:broken", "stream": True}
     assert "engine_failed" in counted.http.post(CHAT, json=body, headers={"x-request-id": "broken"}).text

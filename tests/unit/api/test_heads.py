@@ -122,6 +122,7 @@ def test_of_a_header_sent_twice_the_first_counts() -> None:
 
 
 def test_what_differs_from_request_to_request_is_not_in_the_head() -> None:
-    head = check((b"x", b"1"), (b"content-length", b"12"), (b"x-request-id", b"mine"), (b"accept", b"*/*"))
+    traced = ((b"traceparent", b"00-1"), (b"tracestate", b"a=1"))
+    head = check((b"x", b"1"), (b"content-length", b"12"), (b"x-request-id", b"mine"), *traced, (b"accept", b"*/*"))
     assert head.by_name == {b"x": b"1", b"accept": b"*/*"}
     assert head.engine_lines == b"accept: */*\r\ncontent-type: application/json\r\n"

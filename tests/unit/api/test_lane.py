@@ -654,11 +654,16 @@ async def test_an_answer_of_the_app_s_sets_no_clock_for_the_known_request_behind
     assert len(client.sent) == 3
 
 
-async def test_heads_that_come_once_only_push_no_other_out() -> None:
+async def test_a_head_is_known_whatever_trace_the_request_is_of() -> None:
     client = Connection()
-    client.feed(post(b"{}", "traceparent: 00-1"))
-    assert client.passage.call.head.engine_lines.startswith(b"traceparent: 00-1\r\n")
-    assert not client.lane.heads._known._recent
+    client.feed(post(b"{}"))
+    client.answer()
+    client.protocol.parser = None
+    for lines in (("traceparent: 00-1",), ("traceparent: 00-2", "Tracestate: a=1"), ()):
+        client.feed(post(b"{}", *lines))
+        assert client.passage.call.trace_lines == "".join(f"{line.lower()}\r\n" for line in lines).encode()
+        client.answer()
+    assert len(client.lane.heads._known._recent) == 1
 
 
 async def test_a_known_head_needs_no_parser() -> None:
@@ -1056,7 +1061,8 @@ async def test_headers_of_a_pipelined_request_do_not_get_into_the_one_before_it(
     client = Connection()
     client.feed(post(b"{}", "traceparent: first") + post(b"{}", "traceparent: second", "x-data-parallel-rank: 7"))
     call = client.passage.call
-    assert call.head.engine_lines == b"traceparent: first\r\ncontent-type: application/json\r\n"
+    assert call.trace_lines == b"traceparent: first\r\n"
+    assert call.head.engine_lines == b"content-type: application/json\r\n"
 
 
 async def test_a_pipelined_requests_key_opens_nothing_for_the_one_before_it() -> None:

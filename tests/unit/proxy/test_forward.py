@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import BadRequest, Draining, GatewayError, NoReplica, OperatorFault, UnknownRoute, UpstreamFailed
+from gateway.errors import (
+    BadRequest,
+    Draining,
+    GatewayError,
+    NoReplica,
+    OperatorFault,
+    UnknownRoute,
+    UpstreamFailed,
+    UpstreamTimeout,
+)
 from gateway.fleet.replica import Replica
 from gateway.proxy.body import parse_fields
 from gateway.proxy.call import Call, RequestHead
@@ -182,6 +191,18 @@ async def test_an_answer_passes_unchanged_with_the_placement_headers(tmp_path: P
     assert record.first_byte_s is not None
     assert b"x-request-id: id1" in asked.engine.requests[0]
     assert asked.sent == {"model": "shapes", "top_k": 5}
+
+
+async def test_the_engine_gets_the_place_in_a_trace(tmp_path: Path) -> None:
+    async with scripted_engine(tmp_path, [[answer(ANSWER)]]) as (engine, address):
+        upstream = Upstream(first_byte_timeout_s=5, idle_timeout_s=5)
+        traced = call({}, (b"accept", b"*/*"))
+        traced.trace_lines = b"traceparent: 00-1\r\n"
+        asked = Asked(Forwarder(RouteBoard(routes(address)), upstream), engine, traced, RecordingClient())
+        await asked.over()
+        upstream.close()
+    head = engine.requests[0].partition(b"\r\n\r\n")[0]
+    assert {b"accept: */*", b"traceparent: 00-1"} <= set(head.split(b"\r\n"))
 
 
 @pytest.mark.parametrize(
@@ -417,10 +438,27 @@ async def test_usage_seen_before_a_hang_up_is_exact() -> None:
     assert (told.record.tokens_in, told.record.tokens_out, told.record.is_estimated) == (3, 1, False)
 
 
-async def test_nothing_is_counted_for_an_aborted_answer_that_is_no_stream() -> None:
+async def test_the_tokens_of_an_aborted_answer_that_is_no_stream_are_left_to_be_judged() -> None:
     told = Told({"model": "shapes"})
     told.passage.hang_up()
-    assert (told.record.tokens_out, told.record.is_estimated) == (None, False)
+    assert (told.record.tokens_out, told.record.is_estimated) == (None, True)
+    assert told.record.body_bytes == len(b'{"model": "shapes"}')
+
+
+async def test_a_stream_that_had_not_begun_had_no_tokens() -> None:
+    told = Told({"model": "shapes", "stream": True})
+    told.passage.hang_up()
+    assert (told.record.tokens_in, told.record.tokens_out, told.record.is_estimated) == (None, 0, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_estimated"),
+    [(UpstreamFailed("lost"), True), (UpstreamTimeout("slow"), True), (NoReplica("gone", retry_after_s=1), False)],
+)
+async def test_what_an_engine_may_have_worked_on_is_judged(error: GatewayError, is_estimated: bool) -> None:
+    told = Told({"model": "shapes"})
+    told.passage.on_failure(error)
+    assert told.record.is_estimated == is_estimated
 
 
 @pytest.mark.parametrize("ending", ["end", "failure", "hang_up"])

@@ -7,6 +7,7 @@ from gateway.errors import Headers
 from gateway.proxy import head_memo as module
 from gateway.proxy.head_memo import HeadMemo
 
+VARYING = (b"x-request-id", b"traceparent")
 LINES = b"POST /v1/x HTTP/1.1\r\nhost: a\r\n"
 
 
@@ -46,14 +47,15 @@ class Parsed:
         self.is_whole = True
 
     def constant(self) -> Headers:
-        return [header for header in self.headers if header[0] not in (b"content-length", b"x-request-id")]
+        return [header for header in self.headers if header[0] not in (b"content-length", *VARYING)]
 
-    def offered_ids(self) -> list[bytes]:
-        return [value for name, value in self.headers if name == b"x-request-id"]
+    def varying(self) -> list[list[bytes]]:
+        """The values of each varying header."""
+        return [[value for name, value in self.headers if name == varying] for varying in VARYING]
 
 
 def memo_of(data: bytes) -> HeadMemo[str]:
-    memo = HeadMemo[str](b"x-request-id")
+    memo = HeadMemo[str](*VARYING)
     memo.remember(data, Parsed(data).headers, "known")
     return memo
 
@@ -62,20 +64,28 @@ def message(*lines: bytes, body: bytes = b"body", first: bytes = LINES) -> bytes
     return first + b"".join(line + b"\r\n" for line in lines) + b"content-length: %d\r\n\r\n" % len(body) + body
 
 
-def test_a_head_that_was_read_is_known_whatever_its_length_and_id() -> None:
+def test_a_head_that_was_read_is_known_whatever_its_length_and_varying_headers() -> None:
     memo = memo_of(message(b"x-a: 1", b"x-request-id: one"))
-    assert memo.recall(message(b"x-a: 1", b"x-request-id: two", body=b"longer body")) == (
-        "known",
-        b"two",
-        b"longer body",
-    )
-    assert memo.recall(message(b"x-a: 1")) == ("known", None, b"body")
+    again = message(b"x-a: 1", b"x-request-id: two", body=b"longer body")
+    assert memo.recall(again) == ("known", [b"two", None], b"longer body")
+    assert memo.recall(message(b"x-a: 1")) == ("known", [None, None], b"body")
+    traced = message(b"traceparent: 00-1", b"x-a: 1", b"x-request-id: three")
+    assert memo.recall(traced) == ("known", [b"three", b"00-1"], b"body")
+    assert memo.recall(message(b"traceparent: 00-2", b"x-a: 1")) == ("known", [None, b"00-2"], b"body")
 
 
-def test_names_may_be_in_any_case_and_the_two_in_any_place() -> None:
+def test_names_may_be_in_any_case_and_what_varies_in_any_place() -> None:
     memo = memo_of(message(b"x-a: 1"))
-    assert memo.recall(LINES + b"Content-Length: 1\r\nX-Request-ID: I\r\nx-a: 1\r\n\r\nb") == ("known", b"I", b"b")
-    assert memo.recall(LINES + b"X-REQUEST-id: I\r\nx-a: 1\r\nCONTENT-LENGTH: 0\r\n\r\n") == ("known", b"I", b"")
+    assert memo.recall(LINES + b"Content-Length: 1\r\nX-Request-ID: I\r\nx-a: 1\r\n\r\nb") == (
+        "known",
+        [b"I", None],
+        b"b",
+    )
+    assert memo.recall(LINES + b"X-REQUEST-id: I\r\nx-a: 1\r\nCONTENT-LENGTH: 0\r\n\r\n") == (
+        "known",
+        [b"I", None],
+        b"",
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,6 +106,8 @@ def test_names_may_be_in_any_case_and_the_two_in_any_place() -> None:
         message(b"x-a: 1", b"x-request-id: 1\ncontent-length: 3"),
         message(b"x-a: 1", b"x-request-id: \xff"),
         message(b"x-a: 1", b"x-request-id: 1", b"x-request-id: 2"),
+        message(b"x-a: 1", b"traceparent: 1", b"traceparent: 2"),
+        message(b"x-a: 1", b"traceparent: 1\nx: y"),
         message(b"x-a: 1", first=LINES.replace(b"POST", b"GET")),
         message(b"x-a: 1", first=LINES.replace(b"1.1", b"1.0")),
         message(b"x-a: 1", first=b"\r\n" + LINES),
@@ -123,6 +135,7 @@ def test_any_other_head_and_any_part_of_a_message_is_unknown(other: bytes) -> No
     [
         message(b"x-long: " + b"a" * 5000),
         message(b"x-request-id: 1", b"x-request-id: 2"),
+        message(b"traceparent: 1", b"traceparent: 2"),
         message(b"x-request-id:1"),
         message(b"x-folded: 1", b" 2"),
         LINES + b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -136,19 +149,19 @@ def test_a_head_with_anything_unusual_is_not_remembered(data: bytes) -> None:
 
 
 def test_lines_the_parser_has_not_seen_are_not_remembered() -> None:
-    memo = HeadMemo[str](b"x-request-id")
+    memo = HeadMemo[str](*VARYING)
     memo.remember(message(b"x-a: 1"), [(b"host", b"a"), (b"content-length", b"4")], "wrong")
     assert memo.recall(message(b"x-a: 1")) is None
 
 
 def test_only_so_many_heads_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST_HEADS", 10)
-    memo = HeadMemo[int](b"x-request-id")
+    memo = HeadMemo[int](*VARYING)
     for number in range(95):
         data = message(b"x-a: %d" % number)
         memo.remember(data, Parsed(data).headers, number)
-        assert memo.recall(data) == (number, None, b"body")
-        assert memo.recall(message(b"x-a: 0")) == (0, None, b"body"), "one in use is kept"
+        assert memo.recall(data) == (number, [None, None], b"body")
+        assert memo.recall(message(b"x-a: 0")) == (0, [None, None], b"body"), "one in use is kept"
         assert len(memo._recent) + len(memo._older) <= 20
     assert memo.recall(message(b"x-a: 1")) is None
 
@@ -157,7 +170,7 @@ USUAL = st.sampled_from(
     [b"x-a: 1\r\n", b"Accept: */*\r\n", b"connection: close\r\n", b"x-b: x: y\r\n", b"x-content-length: 4\r\n"]
 )
 ODD = st.sampled_from([
-    b"x-request-id: i\r\n", b"X-Request-ID: j \r\n", b"x-request-id:k\r\n", b"content-length: 4\r\n", b"Content-Length:4\r\n",
+    b"x-request-id: i\r\n", b"X-Request-ID: j \r\n", b"traceparent: t\r\n", b"traceparent: t\r\nx-request-id: i\r\n", b"x-request-id:k\r\n", b"content-length: 4\r\n", b"Content-Length:4\r\n",
     b"content-length: 4 \r\n", b"content-length: +4\r\n", b"transfer-encoding: chunked\r\n", b"upgrade: h2c\r\n", b"x-a: 1\n",
     b"x-a: 1\r\n folded\r\n", b"x-a: 1\ncontent-length: 4\r\n", b"x-a: 1\rcontent-length: 4\r\n", b"x-a\r\n", b": 1\r\n", b"\r\n",
     b"x-a : 1\r\n", b"x-a: \xff\r\n", b"x-a: \0\r\n", b"expect: 100-continue\r\n",
@@ -186,11 +199,11 @@ def conversations(draw: st.DrawFn) -> list[bytes]:
 
 @given(conversations())
 def test_what_is_recalled_is_what_the_parser_would_have_read(messages: list[bytes]) -> None:
-    memo = HeadMemo[Parsed](b"x-request-id")
+    memo = HeadMemo[Parsed](*VARYING)
     for data in messages:
         recalled, parsed = memo.recall(data), Parsed(data)
         if recalled is not None:
-            head, offered_id, body = recalled
+            head, values, body = recalled
             assert parsed.is_whole
             assert not parsed.has_more
             assert (head.target, head.constant(), head.is_lasting) == (
@@ -198,7 +211,7 @@ def test_what_is_recalled_is_what_the_parser_would_have_read(messages: list[byte
                 parsed.constant(),
                 parsed.is_lasting,
             )
-            assert ([] if offered_id is None else [offered_id]) == parsed.offered_ids()
+            assert [[] if value is None else [value] for value in values] == parsed.varying()
             assert body == parsed.body
         if parsed.is_whole:
             memo.remember(data, parsed.headers, parsed)
@@ -210,7 +223,7 @@ def test_messages_of_that_kind_are_recalled() -> None:
     @given(conversations())
     def count(messages: list[bytes]) -> None:
         nonlocal found
-        memo = HeadMemo[int](b"x-request-id")
+        memo = HeadMemo[int](*VARYING)
         for data in messages:
             found += memo.recall(data) is not None
             parsed = Parsed(data)

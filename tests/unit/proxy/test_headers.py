@@ -1,6 +1,6 @@
 import pytest
 
-from gateway.proxy.headers import lines_for_client, lines_for_engine, request_id, write_lines
+from gateway.proxy.headers import lines_for_client, lines_for_engine, request_id, trace_lines, write_lines
 
 
 @pytest.mark.parametrize("offered", [b"abc", b"a.b_c-d:9", b"x" * 128])
@@ -25,9 +25,12 @@ def test_secrets_and_framing_stay_out_of_the_engine() -> None:
         (b"accept", b"text/event-stream"),
         (b"traceparent", b"00-1-2-3"),
     ]
-    assert lines_for_engine(client) == (
-        b"accept: text/event-stream\r\ntraceparent: 00-1-2-3\r\ncontent-type: application/json\r\n"
-    )
+    assert lines_for_engine(client) == b"accept: text/event-stream\r\ncontent-type: application/json\r\n"
+
+
+def test_the_place_in_a_trace_crosses_by_itself() -> None:
+    client = [(b"accept", b"*/*"), (b"tracestate", b"a=1"), (b"traceparent", b"00-1-2-3"), (b"tracestate", b"b=2")]
+    assert trace_lines(client) == b"tracestate: a=1\r\ntraceparent: 00-1-2-3\r\ntracestate: b=2\r\n"
 
 
 def test_the_client_gets_what_belongs_to_the_answer() -> None:

@@ -119,7 +119,18 @@ def test_sticky_keys_are_read_in_lower_case() -> None:
 
 @pytest.mark.parametrize(
     "keys",
-    [[], ["cookie"], ["header:"], ["header:a b"], "user", [3], ["header:X-Request-Id"], ["header:content-length"]],
+    [
+        [],
+        ["cookie"],
+        ["header:"],
+        ["header:a b"],
+        "user",
+        [3],
+        ["header:X-Request-Id"],
+        ["header:content-length"],
+        ["header:traceparent"],
+        ["header:tracestate"],
+    ],
 )
 def test_bad_sticky_keys(keys: object) -> None:
     with pytest.raises(ValidationError):

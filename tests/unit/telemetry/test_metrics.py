@@ -54,10 +54,10 @@ def test_a_request_that_got_nowhere_is_counted_without_a_target() -> None:
 
 
 def test_tokens_are_counted_and_estimated_ones_apart() -> None:
-    cut = done(status=499, outcome="hung_up", tokens_in=None, tokens_out=5, is_estimated=True)
+    cut = done(status=499, outcome="hung_up", tokens_in=9, tokens_out=5, is_estimated=True)
     samples = count(done(), done(tokens_in=1, tokens_out=1), cut, done(tokens_in=None, tokens_out=None))
     assert values(samples, "gateway_tokens_total", model="shapes", version="v1") == {
-        "in,false": 8, "out,false": 4, "out,true": 5
+        "in,false": 8, "in,true": 9, "out,false": 4, "out,true": 5
     }  # fmt: skip
 
 

@@ -43,9 +43,11 @@ def test_what_is_not_known_is_a_dash(path: Path) -> None:
 
 
 def test_estimated_tokens_are_marked(path: Path) -> None:
-    cut = RequestRecord("id1", "/v1/x", 0.0, status=499, outcome="hung_up", tokens_out=5, is_estimated=True)
+    cut = RequestRecord(
+        "id1", "/v1/x", 0.0, status=499, outcome="hung_up", tokens_in=7, tokens_out=5, is_estimated=True
+    )
     write(RequestLog(path), cut)
-    assert path.read_text().endswith(" in=- out=~5\n")
+    assert path.read_text().endswith(" in=~7 out=~5\n")
 
 
 def test_the_time_is_that_of_each_request(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
