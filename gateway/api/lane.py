@@ -77,8 +77,7 @@ class LaneProtocol(HttpToolsProtocol):
         self._record: RequestRecord | None = None
         self._call: Call | None = None
         self._whole_call: Call | None = None
-        self._body: list[bytes] = []
-        self._body_bytes = 0
+        self._body = bytearray()  # grows in place: pieces joined at the end would need twice the memory
         self._passage: Passage | None = None
         self._is_chunked = self._is_lasting = False
 
@@ -111,8 +110,7 @@ class LaneProtocol(HttpToolsProtocol):
         call = self._whole_call
         if call is not None:
             self._whole_call = None
-            call.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-            self._body = []
+            call.body, self._body = self._body, bytearray()
             self._forward(call)
         elif not self._has_head and self._head_bytes > MAX_HEAD_BYTES:
             self._refuse_head(head_too_large())
@@ -215,11 +213,10 @@ class LaneProtocol(HttpToolsProtocol):
             if self.cycle is not None:  # none: a relayed request that was refused, whose body is still coming
                 super().on_body(body)
             return
-        self._body_bytes += len(body)
-        if self._body_bytes > self._lane.heads.max_body_bytes:
+        if len(self._body) + len(body) > self._lane.heads.max_body_bytes:
             self.refuse(too_large(self._lane.heads.max_body_bytes))
         else:
-            self._body.append(body)
+            self._body += body
 
     def on_message_complete(self) -> None:
         if self._is_deaf or self._is_upgrading:
@@ -251,7 +248,6 @@ class LaneProtocol(HttpToolsProtocol):
     def _take(self, endpoint: Endpoint) -> None:
         self._is_chunked = self.parser.get_http_version() == "1.1"
         self._is_lasting = self._is_chunked and self.parser.should_keep_alive()
-        self._body_bytes = 0
         record = self._begin(endpoint, next((value for name, value in self.headers if name == b"x-request-id"), None))
         try:
             head = self._lane.heads.read(
@@ -340,7 +336,7 @@ class LaneProtocol(HttpToolsProtocol):
     def _finish(self, status: int) -> None:
         """The answer is written: settle the account, and wait for the next request or for the rest of this one."""
         record, self._record, self._passage, self._call = self._record, None, None, None
-        self._body = []
+        self._body.clear()
         self.server_state.total_requests += 1
         if record is not None:
             record.status = status

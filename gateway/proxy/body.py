@@ -27,7 +27,7 @@ class _Turn(msgspec.Struct):
 _turns_decoder = msgspec.json.Decoder(list[_Turn])
 
 
-def parse_fields(data: bytes) -> Fields:
+def parse_fields(data: bytes | bytearray) -> Fields:
     """The top-level fields of a JSON object. Raises BadRequest, saying where and what to do."""
     if not data or data.isspace():
         raise BadRequest('The request body is empty: send a JSON object such as {"model": "...", "messages": [...]}.')

@@ -34,7 +34,7 @@ class Call:
     """
 
     head: RequestHead
-    body: bytes
+    body: bytes | bytearray
     client_ip: str
     record: RequestRecord
     trace_lines: bytes = b""
