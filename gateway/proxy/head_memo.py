@@ -13,6 +13,7 @@ from gateway.errors import Headers
 _MOST_HEAD_BYTES = 4096
 _MOST_HEADS = 1000
 _MOST_DIGITS = 9
+_LENGTH = b"\r\ncontent-length: "
 _PLAIN = re.compile(rb"[!-~](?:[ -~]*[!-~])?")  # a parser may refuse other values, or strip them
 
 Head = TypeVar("Head")
@@ -30,8 +31,8 @@ class HeadMemo(Generic[Head]):
     """
 
     def __init__(self, *varying: bytes) -> None:
-        self._names = (*varying, b"content-length")
-        self._beginnings = [b"\r\n%b: " % name for name in self._names]
+        self._names = varying
+        self._beginnings = [b"\r\n%b: " % name for name in varying]
         self._recent: dict[bytes, Head] = {}
         self._older: dict[bytes, Head] = {}
 
@@ -43,8 +44,8 @@ class HeadMemo(Generic[Head]):
         cut = _cut(data, self._beginnings)
         if cut is None:
             return None
-        lines, values, start = cut
-        if int(values.pop() or b"") != len(data) - start:
+        lines, values, length, start = cut
+        if length != len(data) - start:
             return None
         head = self._recent.get(lines)
         if head is None:
@@ -59,13 +60,14 @@ class HeadMemo(Generic[Head]):
         cut = _cut(data, self._beginnings)
         if cut is None:
             return
-        lines, values, _ = cut
+        lines, values, _, _ = cut
         names = [name for name, _ in headers]
         # Where the parser has seen other lines than we did, nothing is remembered.
-        are_alone = all(
-            names.count(name) == (value is not None) for name, value in zip(self._names, values, strict=True)
-        )
-        if are_alone and lines.count(b"\r\n") - 1 + len(values) - values.count(None) == len(names):
+        counted = [names.count(name) for name in self._names]
+        varying_count = len(values) - values.count(None)
+        if names.count(b"content-length") != 1 or counted != [int(value is not None) for value in values]:
+            return
+        if lines.count(b"\r\n") + varying_count == len(names):
             self._keep(lines, head)
 
     def _keep(self, lines: bytes, head: Head) -> None:
@@ -74,8 +76,8 @@ class HeadMemo(Generic[Head]):
         self._recent[lines] = head
 
 
-def _cut(data: bytes, beginnings: Sequence[bytes]) -> tuple[bytes, Values, int] | None:
-    """The lines that count, the values of those with `beginnings`, the last a length, and where the body starts.
+def _cut(data: bytes, beginnings: Sequence[bytes]) -> tuple[bytes, Values, int, int] | None:
+    """The lines that count, the values of those with `beginnings`, the length, and where the body starts.
 
     None where there is no whole head, or a value that a parser might refuse.
     """
@@ -84,24 +86,29 @@ def _cut(data: bytes, beginnings: Sequence[bytes]) -> tuple[bytes, Values, int] 
         return None
     lines = data[: end + 2]
     folded = lines.lower()
-    values: Values = []
-    value = None
-    cuts = []
-    for beginning in beginnings:
-        at = folded.find(beginning)
-        if at < 0:
-            value = None
-        else:
-            stop = folded.find(b"\r\n", at + 2)
-            value = lines[at + len(beginning) : stop]
-            cuts.append((at, stop))
-        values.append(value)
-    if value is None or not value.isdigit() or len(value) > _MOST_DIGITS:
+    at = folded.find(_LENGTH)
+    stop = folded.find(b"\r\n", at + 2)
+    digits = lines[at + len(_LENGTH) : stop]
+    if at < 0 or not digits.isdigit() or len(digits) > _MOST_DIGITS:
         return None
-    if len(cuts) > 1:
-        if not all(value is None or _PLAIN.fullmatch(value) for value in values):
+    values: Values = []
+    cuts = None
+    for beginning in beginnings:
+        value_at = folded.find(beginning)
+        if value_at < 0:
+            values.append(None)
+            continue
+        value_stop = folded.find(b"\r\n", value_at + 2)
+        value = lines[value_at + len(beginning) : value_stop]
+        if not _PLAIN.fullmatch(value):
             return None
-        cuts.sort(reverse=True)
-    for at, stop in cuts:
-        lines = lines[:at] + lines[stop:]
-    return lines, values, end + 4
+        values.append(value)
+        if cuts is None:
+            cuts = [(at, stop)]
+        cuts.append((value_at, value_stop))
+    if cuts is None:
+        return lines[:at] + lines[stop:], values, int(digits), end + 4
+    cuts.sort(reverse=True)
+    for begin, behind in cuts:
+        lines = lines[:begin] + lines[behind:]
+    return lines, values, int(digits), end + 4
