@@ -1,12 +1,15 @@
 """Admission: whether a folder can be served, and in words why not. Reads headers and samples, starts nothing."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from gateway.checkpoints.comparison import Change, compare
 from gateway.checkpoints.contents import Contents, read_contents
+from gateway.checkpoints.digest import compute_digest
 from gateway.checkpoints.findings import Finding, error
 from gateway.checkpoints.manifest import Manifest, describe
+from gateway.checkpoints.memory import MemoryPlan, plan_memory
 from gateway.checkpoints.rules.adapter import judge_adapter
 from gateway.checkpoints.rules.architecture import judge_architecture
 from gateway.checkpoints.rules.generation import judge_generation
@@ -14,6 +17,7 @@ from gateway.checkpoints.rules.mounting import judge_mounting
 from gateway.checkpoints.rules.processors import judge_processors
 from gateway.checkpoints.rules.samples import judge_samples, judge_tied_head
 from gateway.checkpoints.rules.shapes import judge_shapes
+from gateway.checkpoints.rules.tensors import judge_tensors
 from gateway.checkpoints.rules.vocabulary import judge_vocabulary
 
 _ORDER = ("error", "warning", "note")
@@ -21,11 +25,18 @@ _ORDER = ("error", "warning", "note")
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a folder is and what is wrong with it, errors first. `base` is set if an adapter was checked over it."""
+    """What a folder is and what is wrong with it, errors first.
+
+    `base` is set if an adapter was checked over it, `against` if it was compared with what is served already.
+    """
 
     manifest: Manifest
     findings: tuple[Finding, ...]
     base: Path | None = None
+    digest: str | None = None
+    memory: MemoryPlan | None = None
+    against: Path | None = None
+    changes: tuple[Change, ...] = ()
 
     @property
     def has_errors(self) -> bool:
@@ -54,25 +65,39 @@ class Report:
             "reason": self.reason(),
             "manifest": self.manifest.to_dict(),
             "base": None if self.base is None else str(self.base),
+            "digest": self.digest,
+            "memory": None if self.memory is None else asdict(self.memory),
+            "against": None if self.against is None else str(self.against),
+            "changes": [change.to_dict() for change in self.changes],
             "findings": [finding.to_dict() for finding in self.findings],
         }
 
 
-def check(path: Path, base: Path | None = None) -> Report:
-    """Say whether the folder can be served; an adapter over `base`, if given. Never raises for what is in a folder."""
+def check(path: Path, base: Path | None = None, *, against: Path | None = None, trusts_code: bool = False) -> Report:
+    """Say whether the folder can be served; an adapter over `base`, if given. Never raises for what is in a folder.
+
+    `against` is a checkpoint that it would take the place of: the report then tells what differs. Code that the folder
+    brings keeps it from being served unless the caller `trusts_code`.
+    """
     contents = read_contents(path)
     manifest = describe(contents)
-    found = [*manifest.findings, *_judge(contents)]
+    found = [*manifest.findings, *_judge(contents, trusts_code=trusts_code)]
     if base is not None:
-        found += _judge_over(contents, base)
+        found += _judge_over(contents, base, trusts_code=trusts_code)
     findings = sorted(dict.fromkeys(found), key=lambda finding: _ORDER.index(finding.severity))
-    return Report(manifest, tuple(findings), base)
+    changes = () if against is None else compare(contents, read_contents(against))
+    return Report(
+        manifest, tuple(findings), base, compute_digest(contents.folder), plan_memory(contents), against, changes
+    )
 
 
-def _judge(contents: Contents) -> Iterator[Finding]:
+def _judge(contents: Contents, *, trusts_code: bool) -> Iterator[Finding]:
     if contents.kind == "checkpoint":
-        yield from judge_architecture(contents)
-        yield from judge_shapes(contents)
+        yield from judge_architecture(contents, trusts_code=trusts_code)
+        misfits = list(judge_shapes(contents))
+        yield from misfits
+        if not any(finding.severity == "error" for finding in misfits):
+            yield from judge_tensors(contents)
         yield from judge_vocabulary(contents)
         yield from judge_processors(contents)
         yield from judge_generation(contents)
@@ -82,7 +107,7 @@ def _judge(contents: Contents) -> Iterator[Finding]:
     yield from judge_samples(contents.folder, contents.weights)
 
 
-def _judge_over(contents: Contents, path: Path) -> Iterator[Finding]:
+def _judge_over(contents: Contents, path: Path, *, trusts_code: bool) -> Iterator[Finding]:
     if contents.kind == "checkpoint":
         message = f"{contents.path} is a full checkpoint, not an adapter"
         yield error("adapter-kind", "", message, "serve it as a version of its own, without a base")
@@ -90,7 +115,7 @@ def _judge_over(contents: Contents, path: Path) -> Iterator[Finding]:
     if contents.kind != "adapter":
         return
     base = read_contents(path)
-    findings = [*describe(base).findings, *_judge(base)]
+    findings = [*describe(base).findings, *_judge(base, trusts_code=trusts_code)]
     if base.kind == "adapter":
         message = f"the base {path} is an adapter itself"
         yield error("base-unusable", "", message, "give the full checkpoint that it was trained on")

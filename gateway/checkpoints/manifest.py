@@ -103,7 +103,7 @@ def describe(contents: Contents) -> Manifest:
         vocabulary_size=_first(text, "vocab_size"),
         context_tokens=_first(text, *CONTEXT_KEYS),
         is_tied=find_tied(contents),
-        quantization=_find_quantization(config),
+        quantization=find_quantization(config),
         has_own_code="auto_map" in config,
         tokenizer=contents.tokenizer.kind,
         tokenizer_size=contents.tokenizer.size,
@@ -136,7 +136,8 @@ def _is_video(contents: Contents) -> bool:
     return contents.is_visual and (has_token or has_file)
 
 
-def _find_quantization(config: Fields) -> str | None:
+def find_quantization(config: Fields) -> str | None:
+    """How the weights are packed by what the configuration says; None if they are plain numbers."""
     section = config.section("quantization_config") or config.section("compression_config")
     method = section.text("quant_method") or section.text("quant_algo")
     return _print(method) if method else ("unnamed" if section else None)

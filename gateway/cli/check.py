@@ -25,6 +25,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser("check", help=summary, description=summary)
     parser.add_argument("dir", metavar="DIR", help="the folder of a checkpoint or of a LoRA adapter")
     parser.add_argument("--base", metavar="DIR", help="with an adapter: the checkpoint it is to be mounted on")
+    parser.add_argument("--against", metavar="DIR", help="a checkpoint that it would take the place of: what differs")
+    parser.add_argument(
+        "--memory", metavar="SIZE", type=read_size, help="the device's memory, as 24GiB: the longest context that fits"
+    )
+    parser.add_argument("--trust-remote-code", action="store_true", help="allow code that the folder brings")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.set_defaults(run=run)
 
@@ -32,17 +37,36 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Show what was found. Exit code 0 if the folder is sound, 1 if not, 2 if it is no folder on this machine."""
     console = Console(highlight=False)
-    for given in (args.dir, args.base):
+    for given in (args.dir, args.base, args.against):
         if given is not None and _ADDRESS.match(given):
             print_error(f"{given} is an address; download it first and give the folder")
             return 2
-    report = check(Path(args.dir), None if args.base is None else Path(args.base))
+    report = check(Path(args.dir), _path(args.base), against=_path(args.against), trusts_code=args.trust_remote_code)
     if args.json:
-        print(json.dumps(report.to_dict(), indent=2))
+        print(json.dumps(report.to_dict() | _tell_fit(report, args.memory), indent=2))
     else:
-        for line in render(report, console.width if console.is_terminal else None):
+        for line in render(report, console.width if console.is_terminal else None, args.memory):
             console.print(line, soft_wrap=True)
     return 1 if report.has_errors else 0
+
+
+def read_size(text: str) -> int:
+    """Bytes from a number with a unit. Raises ArgumentTypeError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]i?)?B?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write it as 24GiB or 80GB")
+    unit = (match[2] or "").lower()
+    return int(float(match[1]) * (1024 if unit.endswith("i") else 1000) ** ("kmgt".index(unit[0]) + 1 if unit else 0))
+
+
+def _path(given: str | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _tell_fit(report: Report, memory_bytes: int | None) -> dict[str, int | None]:
+    if memory_bytes is None or report.memory is None:
+        return {}
+    return {"fitting_context_tokens": report.memory.fit_context(memory_bytes)}
 
 
 def print_error(message: str) -> None:
@@ -50,14 +74,26 @@ def print_error(message: str) -> None:
     Console(stderr=True, highlight=False).print(Text(f"gateway check: {message}"), soft_wrap=True)
 
 
-def render(report: Report, width: int | None) -> Iterator[Text]:
-    """The report line by line: verdict, facts, findings. `width` None never breaks a line, as a pipe wants it."""
+def render(report: Report, width: int | None, memory_bytes: int | None = None) -> Iterator[Text]:
+    """The report line by line: verdict, facts, changes, findings.
+
+    `width` None never breaks a line, as a pipe wants it. `memory_bytes` is that of a device to fit into.
+    """
     yield _render_verdict(report)
-    facts = list(list_facts(report.manifest))
+    facts = [*list_facts(report.manifest), *_list_needs(report, memory_bytes)]
     if facts:
         yield Text()
     for label, value in facts:
         yield from _break_lines(Text(f"  {label:<{_LABEL_WIDTH}}", "dim"), value, width, _LABEL_WIDTH + 2)
+    if report.against is not None:
+        yield Text()
+        yield Text.assemble(
+            ("  against ", "dim"),
+            make_printable(str(report.against)),
+            "" if report.changes else ": the same but for its weights",
+        )
+    for change in report.changes:
+        yield from _break_lines(Text("    "), str(change), width, 6)
     for finding in report.findings:
         yield Text()
         yield from _render_finding(finding, width)
@@ -114,6 +150,29 @@ def _list_adapter(manifest: Manifest) -> Iterator[tuple[str, str]]:
     if facts.base_name:
         yield "trained on", facts.base_name
     yield from _list_weights(manifest)
+
+
+def _list_needs(report: Report, memory_bytes: int | None) -> Iterator[tuple[str, str]]:
+    """What serving takes, and the digest."""
+    plan = report.memory
+    if plan is not None and plan.cache_bytes_per_token is not None:
+        cache = f"{_size(plan.cache_bytes_per_token)} of cache a token"
+        if plan.context_tokens is not None:
+            cache += f", {_size(plan.cache_bytes_per_token * plan.context_tokens)} for one whole context"
+        yield "memory", f"{_size(plan.weights_bytes)} of weights, {cache}"
+    fitting = None if plan is None or memory_bytes is None else plan.fit_context(memory_bytes)
+    if fitting is not None and memory_bytes is not None:
+        room = f"a context of {fitting:,} tokens" if fitting else "no context: the weights do not leave room for one"
+        yield f"in {_size(memory_bytes)}", room
+    if plan is not None and plan.picture is not None:
+        cost = plan.picture
+        tokens = f"{cost.least_tokens:,}" + (
+            f" to {cost.most_tokens:,}" if cost.most_tokens > cost.least_tokens else ""
+        )
+        pixels = "" if cost.most_pixels is None else f" (of {cost.least_pixels:,} to {cost.most_pixels:,} pixels)"
+        yield "a picture", f"{tokens} tokens{pixels}"
+    if report.digest is not None:
+        yield "digest", report.digest[:16]
 
 
 def _list_weights(manifest: Manifest) -> Iterator[tuple[str, str]]:

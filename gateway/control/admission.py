@@ -8,11 +8,14 @@ def admit(spec: EngineSpec) -> Admission:
     """Look at the files an engine would serve. Reads headers only; call it off the event loop."""
     if spec.checkpoint is None:
         return Admission()
-    report = check(spec.checkpoint)
+    report = check(spec.checkpoint, trusts_code=spec.trusts_code)
     if not report.is_servable:
         return Admission(report.reason())
+    digests = {"": report.digest}
     for name, folder in spec.adapters:
-        adapter = check(folder, base=spec.checkpoint)
+        adapter = check(folder, base=spec.checkpoint, trusts_code=spec.trusts_code)
         if not adapter.is_servable:
             return Admission(f"adapter {name}: {adapter.reason()}")
-    return Admission(is_visual=report.manifest.is_visual)
+        digests[name] = adapter.digest
+    known = {name: digest for name, digest in digests.items() if digest is not None}
+    return Admission(is_visual=report.manifest.is_visual, digests=known)

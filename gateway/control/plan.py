@@ -9,7 +9,7 @@ from gateway.engines.engine import EngineSpec
 from gateway.engines.machine import Machine
 from gateway.engines.process import LaunchSpec
 from gateway.engines.remote import RemoteSpec
-from gateway.engines.vllm import EngineRequest, adapter_name, build_launch_spec, is_forkable, served_name
+from gateway.engines.vllm import EngineRequest, adapter_name, build_launch_spec, is_forkable, served_name, trusts_code
 from gateway.settings import ModelSettings, Settings, VersionSettings
 
 
@@ -61,6 +61,7 @@ def _plan_vllm(request: EngineRequest, machine: Machine) -> EngineSpec:
         socket=request.uds,
         served_name=served_name(request),
         checkpoint=request.checkpoint,
+        trusts_code=trusts_code(request),
         adapters=tuple((adapter_name(request, name), folder) for name, folder in request.adapters.items()),
     )
 

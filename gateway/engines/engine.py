@@ -1,6 +1,6 @@
 """What the rest of the program may know of an engine: its states and its status. Values only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -28,7 +28,8 @@ class EngineSpec:
     """One engine to be kept: what to launch, where it will listen, and what it must be able to answer.
 
     `build_launch` may raise ValueError with a sentence for people. `checkpoint` and `adapters` (by public id) are
-    looked at before anything is started; None means there is nothing to look at.
+    looked at before anything is started; None means there is nothing to look at. Code in the checkpoint's folder keeps
+    it from being served unless the settings say that it `trusts_code`.
     """
 
     name: str
@@ -41,6 +42,7 @@ class EngineSpec:
     served_name: str
     checkpoint: Path | None = None
     adapters: tuple[tuple[str, Path], ...] = ()
+    trusts_code: bool = False
 
     @property
     def address(self) -> str:
@@ -50,17 +52,22 @@ class EngineSpec:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What a look at an engine's files says: the `fault` that forbids a start, if any, and whether it sees pictures."""
+    """What a look at an engine's files says: the `fault` that forbids a start, if any, and whether it sees pictures.
+
+    `digests` tell the files apart from all others: the checkpoint's under an empty name, adapters' under their ids.
+    """
 
     fault: str | None = None
     is_visual: bool = False
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
     """An engine at one moment. Times are seconds since the epoch; `progress` goes from 0 to 1 while it loads.
 
-    `reason` is one sentence on the last failure; `tail` are the engine's last lines, kept when it failed.
+    `reason` is one sentence on the last failure; `tail` are the engine's last lines, kept when it failed. `digests` are
+    those of the files it has loaded, see `Admission`.
     """
 
     name: str
@@ -77,6 +84,7 @@ class EngineStatus:
     pid: int | None = None
     max_model_len: int | None = None
     ready_after_s: float | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 class ProbeFailed(Exception):

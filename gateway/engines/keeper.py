@@ -218,16 +218,21 @@ class EngineKeeper:
             adapters = tuple(name for name, _ in self.spec.adapters)
             await probe.warm(is_visual=admission.is_visual, adapters=adapters)
             length = await probe.read_max_model_len()
+            if (
+                admission.digests
+                and (await asyncio.to_thread(self._tools.admit, self.spec)).digests != admission.digests
+            ):
+                raise EngineFailed("the checkpoint's files changed while the engine loaded them")
         except ProbeFailed as error:
             raise EngineFailed(str(error)) from error
         finally:
             await probe.close()
         self._is_up = self._has_been_up = True
         self._up_since_s = time.monotonic()
-        took_s = time.monotonic() - self._started_s
         self._update(
-            EngineState.READY, phase="", progress=None, reason=None, tail=(), max_model_len=length, ready_after_s=took_s
-        )
+            EngineState.READY, phase="", progress=None, reason=None, tail=(), max_model_len=length,
+            ready_after_s=time.monotonic() - self._started_s, digests=admission.digests,
+        )  # fmt: skip
 
     async def _watch(self) -> None:
         probe = self._tools.make_probe(self.spec)

@@ -103,14 +103,20 @@ def adapt_environment() -> None:
 def adapt_libraries() -> None:
     """Make vLLM work on a CPU-only torch from a public package index; changes nothing where everything fits already."""
     sys.meta_path.append(_VllmMetadata())
+    if adapt_torch():
+        _inspect_models_here()
+
+
+def adapt_torch() -> bool:
+    """Make torchvision importable beside a CPU-only torch. True if there is such a torch."""
     if importlib.util.find_spec("torch") is None:
-        return
+        return False
     import torch
 
     if torch.version.cuda or torch.version.hip:
-        return
+        return False
     _stand_in_for_libraries(torch)
-    _inspect_models_here()
+    return True
 
 
 def _stand_in_for_libraries(torch: ModuleType) -> None:

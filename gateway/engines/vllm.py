@@ -79,6 +79,13 @@ def is_forkable(request: EngineRequest) -> bool:
     return request.cpu and not _is_parallel({_plain_name(name): value for name, value in request.engine_args.items()})
 
 
+def trusts_code(request: EngineRequest) -> bool:
+    """Whether the engine is to run code that the checkpoint's folder brings."""
+    return any(
+        _plain_name(name) == "trust-remote-code" and value is True for name, value in request.engine_args.items()
+    )
+
+
 def served_name(request: EngineRequest) -> str:
     """The name in the engine's answers: the model's public name, so that they can be passed on unchanged."""
     return request.model

@@ -38,16 +38,20 @@ def write_header(path: Path, header: object, data: bytes = b"") -> None:
 
 
 def list_shapes(layers: int = LAYERS, hidden: int = HIDDEN, rows: int = VOCABULARY) -> dict[str, tuple[int, ...]]:
-    """The tensors of a Llama with untied head, the attention and one projection of each layer only."""
+    """The tensors of a Llama with two heads and an untied output head."""
     shapes = {
         "model.embed_tokens.weight": (rows, hidden),
         "model.norm.weight": (hidden,),
         "lm_head.weight": (rows, hidden),
     }
     for layer in range(layers):
-        for name in ("q_proj", "o_proj"):
+        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
             shapes[f"model.layers.{layer}.self_attn.{name}.weight"] = (hidden, hidden)
-        shapes[f"model.layers.{layer}.mlp.up_proj.weight"] = (2 * hidden, hidden)
+        for name in ("gate_proj", "up_proj"):
+            shapes[f"model.layers.{layer}.mlp.{name}.weight"] = (2 * hidden, hidden)
+        shapes[f"model.layers.{layer}.mlp.down_proj.weight"] = (hidden, 2 * hidden)
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            shapes[f"model.layers.{layer}.{name}.weight"] = (hidden,)
     return shapes
 
 
@@ -56,7 +60,7 @@ def write_checkpoint(folder: Path, *, is_visual: bool = False) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     text = {
         "vocab_size": VOCABULARY, "hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": 2,
-        "max_position_embeddings": 128, "tie_word_embeddings": False,
+        "intermediate_size": 2 * HIDDEN, "max_position_embeddings": 128, "tie_word_embeddings": False,
     }  # fmt: skip
     config: dict[str, Any] = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "float32", "eos_token_id": 2, **text,
@@ -64,7 +68,7 @@ def write_checkpoint(folder: Path, *, is_visual: bool = False) -> Path:
     if is_visual:
         config = {
             "architectures": ["Qwen2_5_VLForConditionalGeneration"], "model_type": "qwen2_5_vl", "eos_token_id": 2,
-            "text_config": text, "vision_config": {"depth": 2}, "image_token_id": 5, "video_token_id": 6,
+            "text_config": text | {"model_type": "llama"}, "vision_config": {"depth": 2}, "image_token_id": 5, "video_token_id": 6,
         }  # fmt: skip
         write_json(folder / "preprocessor_config.json", {"image_processor_type": "Qwen2VLImageProcessor"})
     write_json(folder / "config.json", config)

@@ -1,6 +1,6 @@
 """Rules about config.json: an architecture the engine knows, and values that mean something."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from gateway.checkpoints.architectures import Registry, find_unserved, load_registry
 from gateway.checkpoints.contents import Contents
@@ -10,24 +10,35 @@ from gateway.checkpoints.manifest import CONTEXT_KEYS
 
 _FILE = "config.json"
 _COPY = "copy config.json from the base model, or save the model again with save_pretrained"
+_TRUST = "read that code, and set engine_args {trust-remote-code: true} if you trust it"
 _DTYPES = ("auto", "float16", "bfloat16", "float32", "float64", "half", "float", "double")
 _SIZES = ("hidden_size", "num_hidden_layers", "vocab_size", *CONTEXT_KEYS)
 _MOST_CONTEXT_TOKENS = 100_000_000
 _LEAST_CONTEXT_TOKENS = 16
 
+OwnCode = Callable[[str, str, str, str], Finding]
+"""How grave it is that code of the folder's is needed."""
 
-def judge_architecture(contents: Contents) -> Iterator[Finding]:
-    """Findings about config.json, none where it could not be read: that is said already."""
+
+def judge_architecture(contents: Contents, *, trusts_code: bool = False) -> Iterator[Finding]:
+    """Findings about config.json, none where it could not be read: that is said already.
+
+    Code that the folder brings, and without which the model cannot be served, is an error unless the caller trusts it.
+    """
     if not contents.config or contents.is_mistral:
         return
     registry = load_registry()
-    yield from _judge_names(contents, registry)
-    yield from _judge_model_type(contents.config, registry)
+    own_code = warning if trusts_code else error
+    yield from _judge_names(contents, registry, own_code)
+    yield from _judge_model_type(contents.config, registry, own_code)
+    if contents.tokenizer.kind == "own code":
+        message = f"{contents.tokenizer.file}: the tokenizer is code that the folder brings"
+        yield own_code("own-code", contents.tokenizer.file, message, _TRUST)
     yield from _judge_sizes(contents.text)
     yield from _judge_dtype(contents)
 
 
-def _judge_names(contents: Contents, registry: Registry) -> Iterator[Finding]:
+def _judge_names(contents: Contents, registry: Registry, own_code: OwnCode) -> Iterator[Finding]:
     config = contents.config
     names = config.texts("architectures")
     if not names:
@@ -45,7 +56,7 @@ def _judge_names(contents: Contents, registry: Registry) -> Iterator[Finding]:
         message = f"{_FILE}: {family} are not served by {registry.engine} ({join_names(names)})"
         yield error("architecture-unknown", _FILE, message, mend)
     elif tasks == {None}:
-        yield _explain_unknown(config, names, registry)
+        yield _explain_unknown(config, names, registry, own_code)
     elif tasks <= {"draft", None}:
         message = f"{_FILE}: {join_names(names)} is a draft head, which answers nothing by itself"
         yield error("architecture-draft", _FILE, message, "name it under `speculative:` of the model it was made for")
@@ -54,11 +65,10 @@ def _judge_names(contents: Contents, registry: Registry) -> Iterator[Finding]:
         yield warning("architecture-generic", _FILE, message, "it runs through Transformers, so expect it to be slower")
 
 
-def _explain_unknown(config: Fields, names: tuple[str, ...], registry: Registry) -> Finding:
+def _explain_unknown(config: Fields, names: tuple[str, ...], registry: Registry, own_code: OwnCode) -> Finding:
     message = f"{_FILE}: the architecture {join_names(names)} is not known to {registry.engine}"
     if "auto_map" in config:
-        mend = "read the code that the folder brings, and set engine_args {trust-remote-code: true} if you trust it"
-        return warning("own-code", _FILE, message, mend)
+        return own_code("own-code", _FILE, f"{message}, and the folder brings code for it", _TRUST)
     last = next((registry.removed[name] for name in names if name in registry.removed), None)
     if last:
         mend = f"vLLM had it up to release {last}; run that release and name it under `endpoints:`"
@@ -68,7 +78,7 @@ def _explain_unknown(config: Fields, names: tuple[str, ...], registry: Registry)
     return error("architecture-unknown", _FILE, message, mend)
 
 
-def _judge_model_type(config: Fields, registry: Registry) -> Iterator[Finding]:
+def _judge_model_type(config: Fields, registry: Registry, own_code: OwnCode) -> Iterator[Finding]:
     name = config.text("model_type")
     if name in registry.model_types or find_unserved((), name):
         return
@@ -76,8 +86,7 @@ def _judge_model_type(config: Fields, registry: Registry) -> Iterator[Finding]:
     if "auto_map" in config:
         if is_known:
             message = f"{_FILE}: the model type {make_printable(name or 'none')} is read by code that the folder brings"
-            mend = "read that code, and set engine_args {trust-remote-code: true} if you trust it"
-            yield warning("own-code", _FILE, message, mend)
+            yield own_code("own-code", _FILE, message, _TRUST)
     elif name is None:
         mend = "copy model_type from the base model's config.json"
         yield error("model-type-missing", _FILE, f"{_FILE} names no model_type", mend)

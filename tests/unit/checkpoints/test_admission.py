@@ -169,6 +169,15 @@ DAMAGED: list[tuple[str, Damage, str, str, str]] = [
     ("generation settings broken", put("generation_config.json", "{,"), "json-broken", "generation_config.json", "replace"),
     ("generation settings refused", edit("generation_config.json", top_p=1.5), "generation-value", "top_p is 1.5", "in range"),
     ("link to nowhere", lambda f: (f / "vocab.json").symlink_to("gone"), "link-broken", "vocab.json", "copy the file"),
+    ("own code", edit(CONFIG, architectures=["MineForCausalLM"], auto_map={"AutoModel": "m.M"}), "own-code",
+     "MineForCausalLM is not known", "read that code, and set engine_args {trust-remote-code: true} if you trust it"),
+    ("own configuration", edit(CONFIG, model_type="mine", auto_map={"AutoConfig": "m.M"}), "own-code", "model type mine", "read"),
+    ("own tokenizer", lambda f: ((f / "tokenizer.json").unlink(), edit_json(f / "tokenizer_config.json", auto_map={"AutoTokenizer": "t.T"})),
+     "own-code", "tokenizer_config.json: the tokenizer is code", "read that code"),
+    ("tensor missing", weigh(without("model.layers.1.mlp.down_proj.weight")), "tensors-missing", "layers.1.mlp.down_proj", "copy all"),
+    ("tensor of another shape", weigh(list_shapes() | {"model.layers.0.self_attn.k_proj.weight": (4, 8)}), "tensor-shape",
+     "k_proj.weight is 4 by 8, config.json makes it 8 by 8", "the same one"),
+    ("tensor too many", weigh(list_shapes() | {"model.layers.0.mlp.w.weight": (4,)}), "tensors-extra", "mlp.w.weight", "same one"),
     ("run folder", as_run, "folder-is-run", "training run", "checkpoint-100 is the newest, checkpoint-9 the best"),
 ]  # fmt: skip
 
@@ -190,12 +199,9 @@ def test_damaged(tmp_path: Path, damage: Damage, code: str, named: str, mend: st
 WARNED: list[tuple[str, Damage, str, str]] = [
     ("no template", remove("chat_template.jinja"), "template-missing", "chat requests will fail"),
     ("generic code", edit(CONFIG, architectures=["HeliumForCausalLM"], model_type="helium"), "architecture-generic", "slower"),
-    ("own code", edit(CONFIG, architectures=["MineForCausalLM"], auto_map={"AutoModel": "m.M"}), "own-code", "trust-remote-code"),
-    ("own configuration", edit(CONFIG, model_type="mine", auto_map={"AutoConfig": "m.M"}), "own-code", "trust-remote-code"),
     ("odd context", edit(CONFIG, max_position_embeddings=10**12), "context-odd", "1,000,000,000,000"),
     ("short context", edit(CONFIG, max_position_embeddings=4), "context-odd", "4 tokens"),
     ("no architecture", edit(CONFIG, architectures=None), "architecture-missing", "the engine guesses one"),
-    ("8 bits unsaid", weigh(list_shapes(), dtype="I8"), "quantization-unsaid", "quantization_config"),
     ("tensors twice", lambda f: write_tensors(f / "a.safetensors", list_shapes()), "weights-twice", "a.safetensors"),
     ("index too short", in_shards(lambda f: edit_json(f / INDEX, weight_map=dict.fromkeys(list(list_shapes())[4:], SHARD)
      | {"model.norm.weight": "model-00001-of-00002.safetensors"})), "index-mismatch", "does not name 3 tensors"),
@@ -215,6 +221,20 @@ def test_warned_of(tmp_path: Path, damage: Damage, code: str, said: str) -> None
     assert report.reason() == ""
     assert [(finding.severity, finding.code) for finding in report.findings] == [("warning", code)]
     assert said in str(report.findings[0])
+
+
+def test_code_that_is_trusted_is_warned_of(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    edit_json(folder / CONFIG, architectures=["MineForCausalLM"], auto_map={"AutoModel": "m.M"})
+    report = check(folder, trusts_code=True)
+    assert report.is_servable
+    assert [(finding.severity, finding.code) for finding in report.findings] == [("warning", "own-code")]
+
+
+def test_eight_bits_that_nothing_is_said_of_are_warned_of(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    write_tensors(folder / WEIGHTS, list_shapes(), dtype="I8")
+    assert {finding.code for finding in check(folder).findings} == {"quantization-unsaid", "tensor-dtype"}
 
 
 def test_folder_that_is_none(tmp_path: Path) -> None:
@@ -353,6 +373,11 @@ def test_names_from_a_checkpoint_cannot_reach_the_terminal(tmp_path: Path) -> No
     assert "\\x1b[2J" in report.reason()
 
 
+def count_read_bytes() -> int:
+    """Bytes that this process has read by system calls, from caches too."""
+    return int(Path("/proc/self/io").read_text().split("rchar: ")[1].split()[0])
+
+
 def test_twenty_gigabytes_take_no_time(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "model")
     shapes = {f"model.layers.{number}.mlp.w.weight": (10_000, 10_000) for number in range(50)}
@@ -362,10 +387,12 @@ def test_twenty_gigabytes_take_no_time(tmp_path: Path) -> None:
         end += 4 * 10**8
     write_header(folder / WEIGHTS, header)
     os.truncate(folder / WEIGHTS, (folder / WEIGHTS).stat().st_size + end)
-    edit_json(folder / CONFIG, num_hidden_layers=50)
+    edit_json(folder / CONFIG, num_hidden_layers=50, model_type="helium", architectures=["HeliumForCausalLM"])
+    read_before = count_read_bytes()
     start = perf_counter()
     report = check(folder)
     assert perf_counter() - start < 2
+    assert count_read_bytes() - read_before < 100 * 10**6
     assert report.manifest.size_bytes == 20 * 10**9
     assert report.is_servable
 

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.checkpoints import check
 from gateway.cli import main
-from gateway.cli.check import add_parser, list_facts, render
+from gateway.cli.check import add_parser, list_facts, read_size, render
 from tests.support.safetensors_files import edit_json, write_adapter, write_checkpoint
 
 
@@ -20,7 +20,7 @@ def test_good_checkpoint(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"✓ {folder}: servable"
     assert "  takes          text, pictures, video" in lines
-    assert "  weights        776 parameters, F32 3.03 KiB" in lines
+    assert "  weights        1.58 k parameters, F32 6.16 KiB" in lines
     assert "\x1b" not in "".join(lines)
 
 
@@ -57,6 +57,52 @@ def test_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert data["is_servable"] is False
     assert data["findings"][0]["code"] == "architecture-unknown"
     assert data["manifest"]["kind"] == "checkpoint"
+
+
+def test_needs_and_digest_are_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"patch_size": 14, "merge_size": 2, "min_pixels": 3136, "max_pixels": 12845056}
+    edit_json(folder / "preprocessor_config.json", **settings)
+    assert main(["check", str(folder), "--memory", "12 KiB"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    weights_bytes = check(folder).manifest.size_bytes
+    assert "64 B of cache a token, 8 KiB for one whole context" in next(line for line in lines if "memory" in line)
+    room = (12 * 1024 * 9 // 10 - weights_bytes) // 64
+    assert f"  in 12 KiB      a context of {room} tokens" in lines
+    assert "  a picture      4 to 16,384 tokens (of 3,136 to 12,845,056 pixels)" in lines
+    assert f"  digest         {check(folder).digest}"[:33] in lines
+    assert main(["check", str(folder), "--memory", "10", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["fitting_context_tokens"] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("10", 10), ("24GiB", 24 * 2**30), ("80GB", 80 * 10**9), ("1.5 k", 1500), ("2MiB", 2**21)]
+)
+def test_sizes_are_read_with_their_units(text: str, size: int) -> None:
+    assert read_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1", "1 X", "GiB"])
+def test_what_is_no_size_is_wrong_use(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="write it as 24GiB"):
+        read_size(text)
+
+
+def test_what_differs_is_shown(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = write_checkpoint(tmp_path / "other", is_visual=True)
+    assert main(["check", str(other), "--against", str(folder)]) == 0
+    assert f"  against {folder}: the same but for its weights" in capsys.readouterr().out.splitlines()
+    edit_json(other / "generation_config.json", temperature=0.1)
+    assert main(["check", str(other), "--against", str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[lines.index(f"  against {folder}") + 1] == "    temperature: 0.7 → 0.1"
+    assert main(["check", str(other), "--against", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["changes"] == [{"what": "temperature", "before": "0.7", "now": "0.1"}]
+
+
+def test_code_is_to_be_trusted_expressly(folder: Path) -> None:
+    edit_json(folder / "config.json", architectures=["Mine"], auto_map={"AutoModel": "m.M"})
+    assert main(["check", str(folder)]) == 1
+    assert main(["check", str(folder), "--trust-remote-code"]) == 0
 
 
 @pytest.mark.parametrize("arguments", [["hf://maker/model"], ["/x", "--base", "s3://bucket/model"]])

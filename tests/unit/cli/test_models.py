@@ -14,7 +14,7 @@ RealClient = httpx.Client
 def engine(state: str, **more: Any) -> dict[str, Any]:
     base = {
         "name": "shapes:v1#0", "state": state, "restarts": 0, "phase": "", "progress": None, "reason": None, "tail": [],
-        "next_try_at": None, "seconds_in_state": 3.0, "max_model_len": None, "ready_after_s": None,
+        "next_try_at": None, "seconds_in_state": 3.0, "max_model_len": None, "ready_after_s": None, "digests": {},
     }  # fmt: skip
     return base | more
 

@@ -5,6 +5,7 @@ import pytest
 
 from gateway.control.admission import admit
 from tests.support.fake_engines import engine_spec
+from tests.support.safetensors_files import edit_json, write_checkpoint
 
 DEMO = Path(__file__).parents[3] / "gateway" / "demo"
 
@@ -19,6 +20,16 @@ def test_a_good_checkpoint_is_admitted_and_its_eyes_are_seen(tmp_path: Path, ada
     adapters = (("shapes:v2+mirror", DEMO / adapter),) if adapter else ()
     admission = admit(replace(engine_spec(tmp_path), checkpoint=DEMO / "shapes-v2", adapters=adapters))
     assert (admission.fault, admission.is_visual) == (None, True)
+    assert admission.digests.keys() == {"", *(name for name, _ in adapters)}
+    assert len(set(admission.digests.values())) == len(admission.digests)
+
+
+def test_code_in_the_folder_is_refused_unless_it_is_trusted(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    edit_json(folder / "config.json", architectures=["MineForCausalLM"], auto_map={"AutoModel": "modeling.Mine"})
+    spec = replace(engine_spec(tmp_path), checkpoint=folder)
+    assert "set engine_args {trust-remote-code: true} if you trust it" in (admit(spec).fault or "")
+    assert admit(replace(spec, trusts_code=True)).fault is None
 
 
 def test_an_empty_folder_is_refused_with_the_reason(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ class Bench:
         self.fork_spawner: FakeSpawner | None = None
         self.probe = FakeProbe()
         self.admission = Admission()
+        self.admit: Callable[[EngineSpec], Admission] = lambda spec: self.admission
         self.history: list[EngineStatus] = []
         self.spec = spec
         self.timing = TIMING
@@ -33,7 +34,7 @@ class Bench:
             spawner=self.spawner,
             fork_spawner=self.fork_spawner,
             make_probe=lambda spec: self.probe,
-            admit=lambda spec: self.admission,
+            admit=lambda spec: self.admit(spec),
             explain=lambda lines, code: f"it ended with {code}",
             slots=asyncio.Semaphore(1),
             turns=asyncio.Lock(),
@@ -73,6 +74,23 @@ async def test_what_admission_saw_is_warmed(bench: Bench, tmp_path: Path) -> Non
     bench.start()
     await bench.reach(EngineState.READY)
     assert bench.probe.warmed == [(True, ("shapes:v1+mirror",))]
+
+
+async def test_a_ready_engine_tells_what_it_has_loaded(bench: Bench) -> None:
+    bench.admission = Admission(digests={"": "abc"})
+    bench.start()
+    assert (await bench.reach(EngineState.READY)).digests == {"": "abc"}
+
+
+async def test_files_that_changed_while_they_were_loaded_are_not_served(bench: Bench) -> None:
+    looks = iter([{"": "before"}, {"": "after"}, {"": "after"}, {"": "after"}])
+
+    bench.admit = lambda spec: Admission(digests=next(looks))
+    bench.start()
+    assert (
+        await bench.reach(EngineState.FAILED)
+    ).reason == "the checkpoint's files changed while the engine loaded them"
+    assert (await bench.reach(EngineState.READY)).digests == {"": "after"}, "it is loaded again"
 
 
 async def test_an_open_port_without_a_token_is_a_failure(bench: Bench) -> None:

@@ -39,7 +39,7 @@ def test_nothing_to_say(tmp_path: Path, changes: dict[str, object]) -> None:
             {"architectures": ["NVILAForConditionalGeneration"], "auto_map": {"A": "b"}},
             ("error", "architecture-unknown"),
         ),
-        ({"architectures": ["Mine"], "auto_map": {"A": "b"}}, ("warning", "own-code")),
+        ({"architectures": ["Mine"], "auto_map": {"A": "b"}}, ("error", "own-code")),
         ({"model_type": 7}, ("error", "model-type-missing")),
         ({"vocab_size": True}, ("error", "config-value")),
         ({"text_config": {"hidden_size": -1}}, ("error", "config-value")),

@@ -1,0 +1,48 @@
+"""A checkpoint's digest: tells two checkpoints apart, and the same one again, wherever it lies. Reads a few megabytes.
+
+Everything the engine reads counts: documents whole, weights by size, header and samples from end to end. So another
+save of a training has another digest; a single number changed by hand in gigabytes may be missed.
+"""
+
+import hashlib
+from collections.abc import Iterator
+
+from gateway.checkpoints.files import Folder, OpenFile
+from gateway.checkpoints.findings import UnreadableError
+
+_READ_WHOLE_BYTES = 32 * 2**20
+_SAMPLE_BYTES = 16 * 1024
+_SAMPLES = 1024  # for all files together
+_HEAD_BYTES = 8 * 2**20
+# What the engine reads; a trainer's own state and papers beside the model are left out.
+_COUNTED = r"[^.].*\.(safetensors|json|jinja|txt|model|spm|tiktoken|py)"
+_LEFT_OUT = r"(trainer_state|training_args|all_results|train_results|eval_results|README|requirements).*"
+
+
+def compute_digest(folder: Folder) -> str | None:
+    """The digest as 64 hexadecimal digits (SHA-256); None where a file cannot be read, or none counts."""
+    left_out = set(folder.find(_LEFT_OUT))
+    names = [name for name in folder.find(_COUNTED) if name not in left_out]
+    total_bytes = sum(size for name in names if (size := folder.measure(name)) > _READ_WHOLE_BYTES)
+    state = hashlib.sha256()
+    try:
+        for name in names:
+            with folder.open(name) as file:
+                state.update(f"{name}\0{file.size_bytes}\0".encode())
+                for piece in _read_pieces(file, total_bytes):
+                    state.update(piece)
+    except UnreadableError:
+        return None
+    return state.hexdigest() if names else None
+
+
+def _read_pieces(file: OpenFile, total_bytes: int) -> Iterator[bytes]:
+    size_bytes = file.size_bytes
+    if size_bytes <= _READ_WHOLE_BYTES:
+        yield file.read(size_bytes, 0)
+        return
+    header_bytes = 8 + int.from_bytes(file.read(8, 0), "little")
+    yield file.read(min(header_bytes, _HEAD_BYTES), 0)
+    count = max(2, _SAMPLES * size_bytes // total_bytes)
+    for number in range(count):
+        yield file.read(_SAMPLE_BYTES, (size_bytes - _SAMPLE_BYTES) * number // (count - 1))
