@@ -59,6 +59,20 @@ class Unserved:
 _UNSERVED = (Unserved("VILA and NVILA models", ("VILA", "NVILA", "LlavaLlamaModel"), ("llava_llama", "vila", "nvila")),)
 
 
+_VISION_MOUNTED = (
+    "Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration", "Qwen3VLForConditionalGeneration",
+    "Qwen3_5ForConditionalGeneration",
+)  # fmt: skip
+_VISION_UNMOUNTED = ("InternVLForConditionalGeneration", "InternVLChatModel")
+
+
+def is_vision_mounted(architectures: tuple[str, ...]) -> bool | None:
+    """Whether the engine release mounts adapters on the vision side of such a model; None where nobody has tried."""
+    if any(name in _VISION_MOUNTED for name in architectures):
+        return True
+    return False if any(name in _VISION_UNMOUNTED for name in architectures) else None
+
+
 def load_registry() -> Registry:
     """Read the names, in under a millisecond."""
     return msgspec.json.decode(Path(__file__).with_name("architectures.json").read_bytes(), type=Registry)

@@ -41,6 +41,7 @@ class KeeperTiming:
     health_every_s: float = 5.0
     failed_checks: int = 6
     stop_grace_s: float = 8.0
+    last_words_s: float = 3.0
     first_pause_s: float = 1.0
     longest_pause_s: float = 60.0
     stable_after_s: float = 120.0
@@ -200,14 +201,29 @@ class EngineKeeper:
             return
         if ending in done:
             code = ending.result()
-            reason = self._tools.explain(process.tail(_TOLD_LINES), code)
+            reason = self._explain(process, code)
             # vLLM exits with 2 for flags it does not know: no restart mends that.
             raise EngineFailed(reason, process.tail(), is_final=code == 2 and not self._is_up)
         if not done:
             raise EngineFailed(f"the engine was not ready within {timeout_s:g} s", process.tail())
         if isinstance(error := working.result(), Exception):
             failure = _as_failure(error)
-            raise EngineFailed(failure.reason, list(failure.tail) or process.tail())
+            reason = await self._read_last_words(process) or failure.reason
+            raise EngineFailed(reason, list(failure.tail) or process.tail())
+
+    async def _read_last_words(self, process: EngineProcess) -> str | None:
+        """What an engine says that dies of its first request; the answer to that says only that it died."""
+        try:
+            async with asyncio.timeout(self._timing.last_words_s):
+                code = await process.wait()
+        except TimeoutError:
+            return None
+        return self._explain(process, code)
+
+    def _explain(self, process: EngineProcess, code: int) -> str:
+        reason = self._tools.explain(process.tail(_TOLD_LINES), code)
+        is_warming = self.status.state is EngineState.WARMING
+        return f"it started, and died at its first request: {reason}" if is_warming else reason
 
     async def _bring_up(self, admission: Admission) -> None:
         probe = self._tools.make_probe(self.spec)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gateway.checkpoints import inspect
 from gateway.engines import launcher
 from gateway.engines.machine import Machine
 from gateway.engines.process import LaunchSpec
@@ -135,7 +136,11 @@ def _adapter_flags(request: EngineRequest) -> dict[str, Any]:
         {"name": adapter_name(request, name), "path": str(folder), "base_model_name": served_name(request)}
         for name, folder in request.adapters.items()
     ]
+    manifests = [inspect(folder) for folder in request.adapters.values()]
+    # Without it vLLM loads what is meant for the vision side, and leaves it without effect.
+    changes_vision = any(manifest.adapter and manifest.adapter.has_vision_parts for manifest in manifests)
     return {
+        **({"enable-tower-connector-lora": True} if changes_vision else {}),
         "enable-lora": True,
         "lora-modules": modules,
         "max-loras": min(len(modules), _MAX_LORAS_AT_ONCE),

@@ -76,6 +76,7 @@ class FakeProbe:
         self.fault: str | None = None
         self.name: str | None = "shapes"
         self.warmed: list[tuple[bool, tuple[str, ...]]] = []
+        self.on_warm: Callable[[], None] = lambda: None
         self.looks = 0
         self.is_closed = False
 
@@ -94,6 +95,7 @@ class FakeProbe:
 
     async def warm(self, *, is_visual: bool, adapters: tuple[str, ...] = ()) -> None:
         self.warmed.append((is_visual, adapters))
+        self.on_warm()
         if self.fault is not None:
             raise ProbeFailed(self.fault)
 

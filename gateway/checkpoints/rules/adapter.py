@@ -9,7 +9,9 @@ from gateway.checkpoints.matrices import Matrices, read_matrices
 
 _FILE = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
-_MERGE = "merge it into its base (PEFT's merge_and_unload) and serve the result as a version"
+_MERGE = "merge it into its base (gateway merge --base B --adapter A --out DIR) and serve the result as a version"
+_MERGE_BY_PEFT = "merge it into its base (PEFT's merge_and_unload) and serve the result as a version"
+_MERGED_HERE = ("use_dora", "lora_bias")
 _MOST_RANK = 512
 
 # Starts that change the base's own weights as well; the others leave a plain adapter behind.
@@ -36,7 +38,7 @@ def judge_adapter(contents: Contents) -> Iterator[Finding]:
     kind = config.text("peft_type")
     if kind != "LORA":
         message = f"{_FILE}: peft_type is {make_printable(kind or 'missing')}; only LORA is mounted at run time"
-        yield error("adapter-kind", _FILE, message, _MERGE)
+        yield error("adapter-kind", _FILE, message, _MERGE_BY_PEFT)
         return
     found = list(_judge_config(config))
     yield from found
@@ -63,8 +65,9 @@ def _judge_config(config: Fields) -> Iterator[Finding]:
         yield error("adapter-config", _FILE, f"{_FILE}: target_modules is missing", mend)
     for key, name in _UNMOUNTED.items():
         if config.get(key):
+            mend = _MERGE if key in _MERGED_HERE else _MERGE_BY_PEFT
             yield error(
-                "adapter-unmounted", _FILE, f"{_FILE}: {key} is set: {name} cannot be mounted at run time", _MERGE
+                "adapter-unmounted", _FILE, f"{_FILE}: {key} is set: {name} cannot be mounted at run time", mend
             )
     if (config.text("bias") or "none") != "none":
         yield error("adapter-unmounted", _FILE, f"{_FILE}: an adapter with biases is not mounted at run time", _MERGE)

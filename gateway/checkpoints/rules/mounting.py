@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 
+from gateway.checkpoints.architectures import is_vision_mounted, load_registry
 from gateway.checkpoints.contents import Contents
 from gateway.checkpoints.findings import Finding, error, join_names, make_printable, note, warning
 from gateway.checkpoints.matrices import Matrices, Pair, find_core, index_modules, is_vision_module, read_matrices
@@ -11,6 +12,7 @@ from gateway.checkpoints.safetensors import Tensor
 
 _FILE = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
+_MERGE = "gateway merge --base B --adapter A --out DIR, and serve the result as a version"
 _OTHER_BASE = "give the base that it was trained on"
 
 
@@ -78,10 +80,19 @@ def _judge_embeddings(adapter: Contents, base: Contents, matrices: Matrices) -> 
 
 def _judge_vision(modules: Iterable[str], base: Contents) -> Iterator[Finding]:
     count = sum(1 for name in modules if is_vision_module(name))
-    if count and base.is_visual:
-        message = f"{_WEIGHTS} changes {count} modules of the vision side, which are without effect by default"
-        mend = "set engine_args {enable-tower-connector-lora: true} for the version"
-        yield warning("adapter-vision", _WEIGHTS, message, mend)
+    architectures = base.config.texts("architectures")
+    is_mounted = is_vision_mounted(architectures)
+    if not count or not base.is_visual or is_mounted:
+        return
+    message = f"{_WEIGHTS} changes {count} modules of the vision side"
+    if is_mounted is None:
+        message += f", and whether {load_registry().engine} mounts these for {join_names(architectures)} is not known"
+        yield warning("adapter-vision", _WEIGHTS, message, f"compare its answers with those of the merged: {_MERGE}")
+    else:
+        message += (
+            f", which {load_registry().engine} mounts for {join_names(architectures)} without effect, or not at all"
+        )
+        yield error("adapter-vision", _WEIGHTS, message, f"merge it: {_MERGE}")
 
 
 def _judge_tokens(adapter: Contents, base: Contents) -> Iterator[Finding]:

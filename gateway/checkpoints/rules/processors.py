@@ -7,6 +7,12 @@ from gateway.checkpoints.findings import Finding, error, warning
 
 _FILE = "preprocessor_config.json"
 _NEWER_FILE = "processor_config.json"
+# Their processors want the settings for videos too, wherever those for pictures are.
+_SEES_VIDEO = (
+    "InternVLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration", "Qwen3VLForConditionalGeneration",
+    "Qwen3_5ForConditionalGeneration",
+)  # fmt: skip
+_VIDEO_FILE = "video_preprocessor_config.json"
 _MEND = "copy it from the base model, or save it with processor.save_pretrained"
 
 
@@ -15,7 +21,13 @@ def judge_processors(contents: Contents) -> Iterator[Finding]:
     if not contents.is_visual or contents.is_mistral or contents.folder.has(_FILE):
         return
     # Newer saves put the settings for pictures into processor_config.json.
-    if "image_processor" in contents.processor or any(finding.file == _NEWER_FILE for finding in contents.findings):
+    if any(finding.file == _NEWER_FILE for finding in contents.findings):
+        return
+    if "image_processor" in contents.processor:
+        has_video = contents.folder.has(_VIDEO_FILE) or "video_processor" in contents.processor
+        if not has_video and any(name in _SEES_VIDEO for name in contents.config.texts("architectures")):
+            message = f"{_VIDEO_FILE} is missing, and {_NEWER_FILE} has no video_processor in it"
+            yield error("processor-missing", _VIDEO_FILE, message, _MEND)
         return
     message = f"{_FILE} is missing, and the model takes pictures"
     if contents.folder.has(_NEWER_FILE):

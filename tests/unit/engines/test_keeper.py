@@ -11,7 +11,13 @@ from gateway.tasks import TaskSet
 from tests.support.fake_engines import FakeProbe, FakeProcess, FakeSpawner, engine_spec, until
 
 TIMING = KeeperTiming(
-    start_timeout_s=5, poll_s=0, health_every_s=0, failed_checks=3, stop_grace_s=0.01, first_pause_s=0.001
+    start_timeout_s=5,
+    poll_s=0,
+    health_every_s=0,
+    failed_checks=3,
+    stop_grace_s=0.01,
+    last_words_s=0.01,
+    first_pause_s=0.001,
 )
 
 
@@ -100,6 +106,14 @@ async def test_an_open_port_without_a_token_is_a_failure(bench: Bench) -> None:
     assert status.reason == "no token came out"
     assert EngineState.READY not in bench.states()
     await until(lambda: "kill" in bench.spawner.processes[0].signals)
+
+
+async def test_an_engine_that_dies_at_its_first_request_is_asked_for_its_last_words(bench: Bench) -> None:
+    bench.probe.fault = "the first request failed with 500: EngineCore encountered an issue"
+    bench.probe.on_warm = lambda: bench.spawner.processes[-1].end(0)
+    bench.start()
+    status = await bench.reach(EngineState.FAILED)
+    assert status.reason == "it started, and died at its first request: it ended with 0"
 
 
 async def test_a_bad_checkpoint_starts_nothing_and_is_not_tried_again(bench: Bench) -> None:

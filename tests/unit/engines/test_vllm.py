@@ -7,6 +7,7 @@ import pytest
 
 from gateway.engines.machine import Machine
 from gateway.engines.vllm import EngineArgsError, EngineRequest, adapter_name, build_launch_spec, is_forkable
+from tests.support.safetensors_files import write_adapter, write_tensors
 
 SMALL = Machine(cores=2, memory_bytes=24 * 2**30)
 REQUEST = EngineRequest(
@@ -168,6 +169,16 @@ def test_adapters_are_served_under_their_public_ids(tmp_path: Path) -> None:
         {"name": "shapes:v1+big", "path": str(tmp_path / "b"), "base_model_name": "shapes"},
     ]
     assert adapter_name(REQUEST, "colours") == "shapes:v1+colours"
+
+
+def test_an_engine_is_told_of_adapters_that_change_how_a_model_sees(tmp_path: Path) -> None:
+    write_adapter(tmp_path / "words")
+    write_adapter(tmp_path / "eyes")
+    module = "base_model.model.model.visual.blocks.0.attn.proj"
+    shapes = {f"{module}.lora_A.weight": (4, 8), f"{module}.lora_B.weight": (8, 4)}
+    write_tensors(tmp_path / "eyes" / "adapter_model.safetensors", shapes)
+    assert "--enable-tower-connector-lora" not in flags(adapters={"words": tmp_path / "words"})
+    assert "--enable-tower-connector-lora" in flags(adapters={"words": tmp_path / "words", "eyes": tmp_path / "eyes"})
 
 
 @pytest.mark.parametrize("content", [None, "no json", "{}", "[]", '{"r": "many"}'])

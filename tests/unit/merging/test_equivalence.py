@@ -13,6 +13,7 @@ from gateway.merging.arithmetic import LowRank
 from gateway.merging.equivalence import CheckUnavailable, Equivalence, verify
 from gateway.merging.plan import MergePlan, MergeRefused, plan_merge
 from gateway.merging.writer import staging, write_merged
+from tests.support.tiny_adapters import write_random_adapter
 
 DEMO = Path(__file__).parents[3] / "gateway" / "demo"
 
@@ -39,23 +40,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(base: Path, folder: Path, **settings: Any) -> Path:
-    """An adapter with random numbers in every one of its tensors, saved by PEFT."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import LlamaForCausalLM
-
-    known: dict[str, Any] = {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj", "down_proj"]}
-    model = get_peft_model(LlamaForCausalLM.from_pretrained(base), LoraConfig(**(known | settings)))
-    torch.manual_seed(2)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * (1.0 if "magnitude" in name else 0.2))
-    model.save_pretrained(folder)
-    return folder
-
-
 def merge(base: Path, adapter: Path, out: Path) -> Equivalence:
     plan = plan_merge(base, adapter)
     with staging(out) as folder:
@@ -77,7 +61,7 @@ def merge(base: Path, adapter: Path, out: Path) -> Equivalence:
     ids=["lora", "patterns", "dora", "embeddings", "whole layers", "lora bias", "trained biases"],
 )
 def test_merged_answers_as_mounted(tmp_path: Path, base: Path, settings: dict[str, Any]) -> None:
-    adapter = train(base, tmp_path / "adapter", **settings)
+    adapter = write_random_adapter(base, tmp_path / "adapter", **settings)
     found = merge(base, adapter, tmp_path / "out")
     assert found.difference < 1e-4
     assert found.rounded_texts == 0, "float32 is stored as it is"
@@ -91,7 +75,7 @@ def test_the_demo_s_adapter_on_pictures(tmp_path: Path) -> None:
 
 
 def test_a_merge_that_is_not_right_is_refused_and_leaves_nothing(tmp_path: Path, base: Path) -> None:
-    plan = plan_merge(base, train(base, tmp_path / "adapter"))
+    plan = plan_merge(base, write_random_adapter(base, tmp_path / "adapter"))
     name = "model.layers.0.self_attn.q_proj.weight"
     change = plan.changes[name]
     assert isinstance(change, LowRank)
@@ -104,7 +88,7 @@ def test_a_merge_that_is_not_right_is_refused_and_leaves_nothing(tmp_path: Path,
 
 
 def test_weights_that_were_written_wrong_are_seen(tmp_path: Path, base: Path) -> None:
-    plan = plan_merge(base, train(base, tmp_path / "adapter"))
+    plan = plan_merge(base, write_random_adapter(base, tmp_path / "adapter"))
     out = tmp_path / "out"
     out.mkdir()
     write_merged(plan, out, lambda *_: None)
@@ -117,13 +101,13 @@ def test_weights_that_were_written_wrong_are_seen(tmp_path: Path, base: Path) ->
 
 
 def test_without_the_packages_it_says_which(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = plan_merge(base, train(base, tmp_path / "adapter"))
+    plan = plan_merge(base, write_random_adapter(base, tmp_path / "adapter"))
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(CheckUnavailable, match=r"needs peft.*nim-gateway\[merge\].*--no-verify"):
         verify(plan, tmp_path)
 
 
 def test_a_model_that_transformers_cannot_run_is_told(tmp_path: Path, base: Path) -> None:
-    plan = plan_merge(base, train(base, tmp_path / "adapter"))
+    plan = plan_merge(base, write_random_adapter(base, tmp_path / "adapter"))
     with pytest.raises(CheckUnavailable, match="the check could not be run"):
         verify(plan, tmp_path / "gone")

@@ -30,7 +30,20 @@ def test_missing(folder: Path) -> None:
 def test_newer_form(folder: Path) -> None:
     (folder / FILE).rename(folder / "processor_config.json")
     assert judge(folder) == [f"error {FILE} is missing, and processor_config.json has no image_processor in it"]
+    write_json(folder / "processor_config.json", {"image_processor": {"patch_size": 14}, "video_processor": {}})
+    assert judge(folder) == []
+
+
+def test_pictures_alone_are_not_enough_where_videos_are_taken_too(folder: Path) -> None:
+    (folder / FILE).unlink()
     write_json(folder / "processor_config.json", {"image_processor": {"patch_size": 14}})
+    assert judge(folder) == [
+        "error video_preprocessor_config.json is missing, and processor_config.json has no video_processor in it"
+    ]
+    write_json(folder / "video_preprocessor_config.json", {"patch_size": 14})
+    assert judge(folder) == []
+    (folder / "video_preprocessor_config.json").unlink()
+    edit_json(folder / "config.json", architectures=["LlavaForConditionalGeneration"])
     assert judge(folder) == []
 
 
