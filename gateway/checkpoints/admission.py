@@ -12,6 +12,7 @@ from gateway.checkpoints.manifest import Manifest, describe
 from gateway.checkpoints.memory import MemoryPlan, plan_memory
 from gateway.checkpoints.rules.adapter import judge_adapter
 from gateway.checkpoints.rules.architecture import judge_architecture
+from gateway.checkpoints.rules.drafting import judge_draft
 from gateway.checkpoints.rules.generation import judge_generation
 from gateway.checkpoints.rules.mounting import judge_mounting
 from gateway.checkpoints.rules.processors import judge_processors
@@ -20,6 +21,11 @@ from gateway.checkpoints.rules.shapes import judge_shapes
 from gateway.checkpoints.rules.tensors import judge_tensors
 from gateway.checkpoints.rules.vocabulary import judge_vocabulary
 
+# A draft head is no model of its own: it has no words and, often, shares what the model has.
+_FINE_IN_DRAFTS = (
+    "architecture-draft", "architecture-unknown", "model-type-unknown", "model-type-missing", "tokenizer-missing",
+    "head-missing", "tensors-missing", "tensors-extra", "layers-missing", "processor-missing",
+)  # fmt: skip
 _ORDER = ("error", "warning", "note")
 
 
@@ -89,6 +95,16 @@ def check(path: Path, base: Path | None = None, *, against: Path | None = None, 
     return Report(
         manifest, tuple(findings), base, compute_digest(contents.folder), plan_memory(contents), against, changes
     )
+
+
+def check_draft(path: Path, base: Path) -> Finding | None:
+    """What keeps the folder from being the draft of `base` in speculative decoding, None if nothing does."""
+    draft = read_contents(path)
+    own = [*describe(draft).findings, *_judge(draft, trusts_code=False)]
+    fault = next((f for f in own if f.severity == "error" and f.code not in _FINE_IN_DRAFTS), None)
+    if fault is not None:
+        return error("draft-unusable", fault.file, f"the draft {path} cannot be used: {fault.message}", fault.mend)
+    return next(judge_draft(draft, read_contents(base)), None)
 
 
 def _judge(contents: Contents, *, trusts_code: bool) -> Iterator[Finding]:

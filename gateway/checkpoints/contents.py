@@ -7,6 +7,7 @@ from typing import Literal
 from gateway.checkpoints.fields import Fields
 from gateway.checkpoints.files import Folder, find_odd_links, list_folder
 from gateway.checkpoints.findings import Finding, UnreadableError, error
+from gateway.checkpoints.runs import find_best, find_checkpoint, list_steps
 from gateway.checkpoints.templates import Templates, read_templates
 from gateway.checkpoints.tokenizer import Tokenizer, read_tokenizer
 from gateway.checkpoints.weights import Weights, read_adapter_weights, read_weights
@@ -17,7 +18,6 @@ Kind = Literal["checkpoint", "adapter", "run", "unknown"]
 GENERATION_FILE = "generation_config.json"
 
 _TEXT_SECTIONS = ("text_config", "llm_config", "language_config")
-_CHECKPOINT = r"checkpoint-(\d+)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,9 @@ class Contents:
 
 
 def read_contents(path: Path) -> Contents:
-    """Read a folder. Never raises for what is in it, or for its not being there."""
+    """Read a folder, of a run the checkpoint that is asked for. Never raises for what is in it or not there."""
     try:
+        path = find_checkpoint(path)
         folder = list_folder(path)
     except UnreadableError as fault:
         return Contents(path, "unknown", Folder(path, {}), findings=(fault.finding,))
@@ -117,7 +118,7 @@ def _find_kind(folder: Folder) -> Kind:
         r"(model|consolidated|pytorch_model).*\.(safetensors|bin)"
     ):
         return "adapter"
-    if folder.find_folders(_CHECKPOINT) and not (folder.has("config.json") and has_weights):
+    if list_steps(folder) and not (folder.has("config.json") and has_weights):
         return "run"
     if folder.has("config.json") or folder.has("params.json") or has_weights:
         return "checkpoint"
@@ -125,17 +126,11 @@ def _find_kind(folder: Folder) -> Kind:
 
 
 def _explain_run(folder: Folder) -> Finding:
-    names = sorted(folder.find_folders(_CHECKPOINT), key=lambda name: int(name.partition("-")[2][:18]))
-    mend = f"give one of its checkpoints: {folder.path / names[-1]} is the newest"
-    for place in (folder.path, folder.path / names[-1]):
-        try:
-            best = Fields(list_folder(place).read_json("trainer_state.json")).text("best_model_checkpoint")
-        except UnreadableError:
-            continue
-        if best and (name := best.rstrip("/").rpartition("/")[2]) in names:
-            mend += f", {name} the best by its trainer_state.json"
-            break
-    message = f"{folder.path} is the folder of a training run, with {len(names)} checkpoints in it"
+    steps, best = list_steps(folder), find_best(folder)
+    mend = f"give {folder.path}@newest, which is {steps[-1]}"
+    if best is not None:
+        mend += f", or {folder.path}@best, {best} by its trainer_state.json"
+    message = f"{folder.path} is the folder of a training run, with {len(steps)} checkpoints in it"
     return error("folder-is-run", "", message, mend)
 
 

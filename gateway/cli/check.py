@@ -5,12 +5,13 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from gateway.checkpoints import Finding, Manifest, Report, check
+from gateway.checkpoints import Finding, Manifest, Report, check, check_draft
 from gateway.checkpoints.findings import join_names, make_printable
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
@@ -25,6 +26,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser("check", help=summary, description=summary)
     parser.add_argument("dir", metavar="DIR", help="the folder of a checkpoint or of a LoRA adapter")
     parser.add_argument("--base", metavar="DIR", help="with an adapter: the checkpoint it is to be mounted on")
+    parser.add_argument("--draft", metavar="DIR", help="the model that is to guess ahead in speculative decoding")
     parser.add_argument("--against", metavar="DIR", help="a checkpoint that it would take the place of: what differs")
     parser.add_argument(
         "--memory", metavar="SIZE", type=read_size, help="the device's memory, as 24GiB: the longest context that fits"
@@ -37,11 +39,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Show what was found. Exit code 0 if the folder is sound, 1 if not, 2 if it is no folder on this machine."""
     console = Console(highlight=False)
-    for given in (args.dir, args.base, args.against):
+    for given in (args.dir, args.base, args.draft, args.against):
         if given is not None and _ADDRESS.match(given):
             print_error(f"{given} is an address; download it first and give the folder")
             return 2
     report = check(Path(args.dir), _path(args.base), against=_path(args.against), trusts_code=args.trust_remote_code)
+    fault = None if args.draft is None else check_draft(Path(args.draft), Path(args.dir))
+    if fault is not None:
+        report = replace(report, findings=(fault, *report.findings))
     if args.json:
         print(json.dumps(report.to_dict() | _tell_fit(report, args.memory), indent=2))
     else:

@@ -85,8 +85,11 @@ def _detail(engine: dict[str, Any], version: dict[str, Any], *, has_bars: bool) 
         length = f"context {engine['max_model_len']}" if engine["max_model_len"] else ""
         adapters = f"adapters {', '.join(version['adapters'])}" if version["adapters"] else ""
         digest = f"digest {engine['digests']['']:.12}" if engine["digests"].get("") else ""
+        # Of a run's folder, `RUN@best`, the checkpoint that was chosen.
+        loaded = engine["checkpoint"] or ""
+        chosen = loaded.rpartition("/")[2] if loaded != version["checkpoint"] else ""
         took = f"ready in {engine['ready_after_s']:.1f} s" if engine["ready_after_s"] else ""
-        return Text(", ".join(part for part in (took, length, adapters, digest) if part))
+        return Text(", ".join(part for part in (took, length, adapters, chosen, digest) if part))
     if engine["state"] == "failed":
         again = engine["next_try_at"]
         wait = f" (next try in {max(0, again - time.time()):.0f} s)" if again else ""

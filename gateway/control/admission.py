@@ -1,6 +1,6 @@
 """What is looked at before an engine is started: a checkpoint that can't be served costs milliseconds, not minutes."""
 
-from gateway.checkpoints import check
+from gateway.checkpoints import check, check_draft
 from gateway.engines.engine import Admission, EngineSpec
 
 
@@ -11,6 +11,8 @@ def admit(spec: EngineSpec) -> Admission:
     report = check(spec.checkpoint, trusts_code=spec.trusts_code)
     if not report.is_servable:
         return Admission(report.reason())
+    if spec.draft is not None and (fault := check_draft(spec.draft, spec.checkpoint)) is not None:
+        return Admission(str(fault))
     digests = {"": report.digest}
     for name, folder in spec.adapters:
         adapter = check(folder, base=spec.checkpoint, trusts_code=spec.trusts_code)

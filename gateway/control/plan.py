@@ -5,11 +5,20 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
+from gateway.checkpoints import UnreadableError, find_checkpoint
 from gateway.engines.engine import EngineSpec
 from gateway.engines.machine import Machine
 from gateway.engines.process import LaunchSpec
 from gateway.engines.remote import RemoteSpec
-from gateway.engines.vllm import EngineRequest, adapter_name, build_launch_spec, is_forkable, served_name, trusts_code
+from gateway.engines.vllm import (
+    EngineRequest,
+    adapter_name,
+    build_launch_spec,
+    find_draft,
+    is_forkable,
+    served_name,
+    trusts_code,
+)
 from gateway.settings import ModelSettings, Settings, VersionSettings
 
 
@@ -37,8 +46,8 @@ def plan_engines(
                         model=model.name,
                         version=version.name,
                         index=index,
-                        checkpoint=Path(version.checkpoint or ""),
-                        adapters={name: Path(folder) for name, folder in version.adapters.items()},
+                        checkpoint=_locate(version.checkpoint or ""),
+                        adapters={name: _locate(folder) for name, folder in version.adapters.items()},
                         engine_args=version.engine_args,
                         speculative=version.speculative,
                         env=version.env,
@@ -48,6 +57,14 @@ def plan_engines(
                         empty_dir=empty_dir,
                     )
                     yield _plan_vllm(request, machine)
+
+
+def _locate(folder: str) -> Path:
+    """The folder to serve, of a run one of its checkpoints; where there is none, admission says so."""
+    try:
+        return find_checkpoint(Path(folder))
+    except UnreadableError:
+        return Path(folder)
 
 
 def _plan_vllm(request: EngineRequest, machine: Machine) -> EngineSpec:
@@ -62,6 +79,7 @@ def _plan_vllm(request: EngineRequest, machine: Machine) -> EngineSpec:
         served_name=served_name(request),
         checkpoint=request.checkpoint,
         trusts_code=trusts_code(request),
+        draft=find_draft(request),
         adapters=tuple((adapter_name(request, name), folder) for name, folder in request.adapters.items()),
     )
 

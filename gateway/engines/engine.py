@@ -29,7 +29,7 @@ class EngineSpec:
 
     `build_launch` may raise ValueError with a sentence for people. `checkpoint` and `adapters` (by public id) are
     looked at before anything is started; None means there is nothing to look at. Code in the checkpoint's folder keeps
-    it from being served unless the settings say that it `trusts_code`.
+    it from being served unless the settings say that it `trusts_code`. `draft` is the model that guesses ahead.
     """
 
     name: str
@@ -43,6 +43,7 @@ class EngineSpec:
     checkpoint: Path | None = None
     adapters: tuple[tuple[str, Path], ...] = ()
     trusts_code: bool = False
+    draft: Path | None = None
 
     @property
     def address(self) -> str:
@@ -67,7 +68,7 @@ class EngineStatus:
     """An engine at one moment. Times are seconds since the epoch; `progress` goes from 0 to 1 while it loads.
 
     `reason` is one sentence on the last failure; `tail` are the engine's last lines, kept when it failed. `digests` are
-    those of the files it has loaded, see `Admission`.
+    those of the files it has loaded, see `Admission`; `checkpoint` is their folder.
     """
 
     name: str
@@ -85,6 +86,7 @@ class EngineStatus:
     max_model_len: int | None = None
     ready_after_s: float | None = None
     digests: Mapping[str, str] = field(default_factory=dict)
+    checkpoint: str | None = None
 
 
 class ProbeFailed(Exception):

@@ -82,7 +82,10 @@ class EngineKeeper:
     def __init__(self, spec: EngineSpec, tools: KeeperTools, timing: KeeperTiming) -> None:
         self.spec = spec
         self.served_name = spec.served_name
-        self.status = EngineStatus(spec.name, spec.model, spec.version, EngineState.STARTING, time.time())
+        folder = None if spec.checkpoint is None else str(spec.checkpoint)
+        self.status = EngineStatus(
+            spec.name, spec.model, spec.version, EngineState.STARTING, time.time(), checkpoint=folder
+        )
         self._tools = tools
         self._timing = timing
         self._stopping = asyncio.Event()

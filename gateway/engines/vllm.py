@@ -87,6 +87,12 @@ def trusts_code(request: EngineRequest) -> bool:
     )
 
 
+def find_draft(request: EngineRequest) -> Path | None:
+    """The folder of the model that guesses ahead; None without one, and where the engine is to find it by a name."""
+    draft = (request.speculative or {}).get("model")
+    return Path(draft) if isinstance(draft, str) and Path(draft).is_dir() else None
+
+
 def served_name(request: EngineRequest) -> str:
     """The name in the engine's answers: the model's public name, so that they can be passed on unchanged."""
     return request.model
@@ -170,8 +176,8 @@ def _cpu_flags(wanted: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
 def _environment(request: EngineRequest, machine: Machine, is_parallel: bool) -> dict[str, str]:
     # An API key meant for somebody else's vLLM would lock the gateway out of its own engine.
     env = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_API_KEY": ""}
-    draft = (request.speculative or {}).get("model")
-    if request.checkpoint.is_dir() and (draft is None or Path(str(draft)).is_dir()):
+    has_named_draft = (request.speculative or {}).get("model") is not None and find_draft(request) is None
+    if request.checkpoint.is_dir() and not has_named_draft:
         env["HF_HUB_OFFLINE"] = "1"
     if request.cpu and not is_parallel:
         env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"

@@ -112,14 +112,22 @@ def _check_version(version: dict[str, Any]) -> Iterator[Finding]:
             yield (key,), "is for engines that the gateway starts; those behind endpoints are set up where they run"
     if not checkpoint and not endpoints and version.get("engine") != "simulated":
         yield (), "needs a checkpoint folder"
-    for pattern in ("checkpoint", "adapters.*"):
+    for pattern in ("checkpoint", "adapters.*", "speculative.model"):
         for place, folder in _find(version, pattern):
-            if isinstance(folder, str) and "://" not in folder and not Path(folder).is_dir():
+            if pattern == "speculative.model" and not str(folder).startswith("/"):
+                continue  # a name that the engine looks up
+            if isinstance(folder, str) and "://" not in folder and not _is_folder(folder):
                 what = "is not a folder" if Path(folder).exists() else "there is no such folder"
                 yield place, f"{what}: {folder}"
     for place, prompt in _find(version, "defaults.system_prompt"):
         if not isinstance(prompt, str):
             yield place, "should be text"
+
+
+def _is_folder(folder: str) -> bool:
+    """A folder, or one of the checkpoints of a run's folder, as in `RUN@best`; which is for admission to say."""
+    run, _, _ = folder.rpartition("@")
+    return Path(folder).is_dir() or (bool(run) and Path(run).is_dir())
 
 
 def _check_unique(items: list[tuple[Location, Any]]) -> Iterator[Finding]:

@@ -161,8 +161,16 @@ def _find_folders(data: Any) -> Iterator[tuple[dict[str, Any], str]]:
         for version in versions if isinstance(versions, list) else []:
             if isinstance(version, dict):
                 yield from ((version, "checkpoint"),) if "checkpoint" in version else ()
+                speculative = version.get("speculative")
+                if isinstance(speculative, dict) and _is_path(speculative.get("model")):
+                    yield speculative, "model"
                 adapters = version.get("adapters")
                 yield from ((adapters, name) for name in adapters) if isinstance(adapters, dict) else ()
+
+
+def _is_path(draft: object) -> bool:
+    """A draft may also be a name that the engine looks up, as `org/model`."""
+    return isinstance(draft, str) and draft.startswith(("/", "./", "../", "~"))
 
 
 def _clean_name(folder: str) -> str:

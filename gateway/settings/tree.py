@@ -202,7 +202,8 @@ class VersionSettings(Section):
     name: PartName = Field(description="Name of the version: letters, digits, `.`, `_`, `-`.")
     checkpoint: Text | None = Field(
         default=None,
-        description="Checkpoint folder; relative to the file, `~` is the home folder. Not with `endpoints`.",
+        description="Checkpoint folder; relative to the file, `~` is the home folder. Of a training run's folder "
+        "`RUN@best` or `RUN@newest`. Not with `endpoints`.",
     )
     adapters: dict[PartName, Text] = Field(
         default={},
@@ -217,7 +218,8 @@ class VersionSettings(Section):
     )
     speculative: dict[str, JsonValue] | None = Field(
         default=None,
-        description="Speculative decoding, as the engine takes it (`method`, `num_speculative_tokens`, ...).",
+        description="Speculative decoding, as the engine takes it (`method`, `num_speculative_tokens`, ...). `model`, "
+        "the draft, is a folder, found like `checkpoint`, if it begins with `/`, `./`, `../` or `~`.",
     )
     replicas: int = Field(default=1, ge=1, description="Engines that serve this version.")
     routing: Literal["least_loaded", "prefix_affinity", "session_affinity", "round_robin"] = Field(

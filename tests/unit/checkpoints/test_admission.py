@@ -178,7 +178,7 @@ DAMAGED: list[tuple[str, Damage, str, str, str]] = [
     ("tensor of another shape", weigh(list_shapes() | {"model.layers.0.self_attn.k_proj.weight": (4, 8)}), "tensor-shape",
      "k_proj.weight is 4 by 8, config.json makes it 8 by 8", "the same one"),
     ("tensor too many", weigh(list_shapes() | {"model.layers.0.mlp.w.weight": (4,)}), "tensors-extra", "mlp.w.weight", "same one"),
-    ("run folder", as_run, "folder-is-run", "training run", "checkpoint-100 is the newest, checkpoint-9 the best"),
+    ("run folder", as_run, "folder-is-run", "training run", "@newest, which is checkpoint-100, or"),
 ]  # fmt: skip
 
 

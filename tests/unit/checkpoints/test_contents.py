@@ -30,7 +30,7 @@ def test_run_of_an_adapter_training_names_the_newest(tmp_path: Path) -> None:
     for step in (90, 100, 20):
         write_adapter(tmp_path / f"checkpoint-{step}")
     (finding,) = read_contents(tmp_path).findings
-    assert finding.mend.endswith("checkpoint-100 is the newest")
+    assert finding.mend.endswith("@newest, which is checkpoint-100")
 
 
 def test_adapter_settings_beside_whole_weights(tmp_path: Path) -> None:

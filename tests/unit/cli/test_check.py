@@ -99,6 +99,14 @@ def test_what_differs_is_shown(tmp_path: Path, folder: Path, capsys: pytest.Capt
     assert json.loads(capsys.readouterr().out)["changes"] == [{"what": "temperature", "before": "0.7", "now": "0.1"}]
 
 
+def test_a_draft_is_looked_at_with_its_model(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draft = write_checkpoint(tmp_path / "draft")
+    assert main(["check", str(folder), "--draft", str(draft)]) == 0
+    edit_json(draft / "config.json", vocab_size=99)
+    assert main(["check", str(folder), "--draft", str(draft)]) == 1
+    assert "the draft" in capsys.readouterr().out
+
+
 def test_code_is_to_be_trusted_expressly(folder: Path) -> None:
     edit_json(folder / "config.json", architectures=["Mine"], auto_map={"AutoModel": "m.M"})
     assert main(["check", str(folder)]) == 1

@@ -14,7 +14,7 @@ RealClient = httpx.Client
 def engine(state: str, **more: Any) -> dict[str, Any]:
     base = {
         "name": "shapes:v1#0", "state": state, "restarts": 0, "phase": "", "progress": None, "reason": None, "tail": [],
-        "next_try_at": None, "seconds_in_state": 3.0, "max_model_len": None, "ready_after_s": None, "digests": {},
+        "next_try_at": None, "seconds_in_state": 3.0, "max_model_len": None, "ready_after_s": None, "digests": {}, "checkpoint": None,
     }  # fmt: skip
     return base | more
 
@@ -54,6 +54,15 @@ def test_a_ready_engine_tells_what_it_can() -> None:
     shown = text(described(READY))
     for word in ("shapes", "v1", "90%", "ready", "ready in 4.2 s", "context 2048", "adapters mirror"):
         assert word in shown
+
+
+def test_a_ready_engine_tells_which_checkpoint_of_a_run_it_has_and_its_digest() -> None:
+    chosen = READY | {
+        "checkpoint": "/m/checkpoint-20",
+        "digests": {"": "0123456789abcdef" * 4, "shapes:v1+a": "f" * 64},
+    }
+    assert "checkpoint-20, digest 0123456789ab" in text(described(chosen))
+    assert "ready in 4.2 s, context 2048, adapters mirror, digest" in text(described(chosen | {"checkpoint": "/m"}))
 
 
 def test_a_failed_engine_tells_why_and_its_last_lines() -> None:

@@ -32,6 +32,14 @@ def test_code_in_the_folder_is_refused_unless_it_is_trusted(tmp_path: Path) -> N
     assert admit(replace(spec, trusts_code=True)).fault is None
 
 
+def test_a_draft_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    base, draft = write_checkpoint(tmp_path / "base"), write_checkpoint(tmp_path / "draft")
+    spec = replace(engine_spec(tmp_path), checkpoint=base, draft=draft)
+    assert admit(spec).fault is None
+    (draft / "model.safetensors").unlink()
+    assert (admit(spec).fault or "").startswith(f"the draft {draft} cannot be used: model.safetensors is missing")
+
+
 def test_an_empty_folder_is_refused_with_the_reason(tmp_path: Path) -> None:
     admission = admit(replace(engine_spec(tmp_path), checkpoint=tmp_path))
     assert "is empty" in (admission.fault or "")

@@ -33,6 +33,21 @@ def test_a_version_becomes_an_engine_on_a_short_socket_path(tmp_path: Path) -> N
     assert launch.env["A"] == "b"
 
 
+def test_of_a_run_a_checkpoint_is_chosen_and_a_draft_is_known(tmp_path: Path) -> None:
+    for step in (2, 10):
+        (tmp_path / "run" / f"checkpoint-{step}").mkdir(parents=True)
+    speculative = {"method": "draft_model", "model": str(tmp_path)}
+    version = {"name": "v1", "checkpoint": f"{tmp_path}/run@newest", "speculative": speculative}
+    version |= {"adapters": {"a": f"{tmp_path}/run@newest"}, "engine_args": {"trust_remote_code": True}}
+    [spec] = plan([version], tmp_path)
+    assert spec.checkpoint == tmp_path / "run" / "checkpoint-10"
+    assert spec.adapters == (("shapes:v1+a", tmp_path / "run" / "checkpoint-10"),)
+    assert (spec.draft, spec.trusts_code) == (tmp_path, True)
+    [lost] = plan([{"name": "v1", "checkpoint": f"{tmp_path}/run@best"}], tmp_path)
+    assert lost.checkpoint == tmp_path / "run@best", "admission says why not"
+    assert (lost.draft, lost.trusts_code) == (None, False)
+
+
 def test_each_replica_is_an_engine_of_its_own(tmp_path: Path) -> None:
     specs = plan([{"name": "v1", "checkpoint": "/m", "replicas": 2}], tmp_path)
     assert [spec.name for spec in specs] == ["shapes:v1#0", "shapes:v1#1"]

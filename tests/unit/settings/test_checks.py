@@ -129,6 +129,21 @@ def test_folders_must_exist(tmp_path: Path) -> None:
     }
 
 
+def test_one_checkpoint_of_a_run_may_be_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    assert find(make({"name": "v1", "checkpoint": f"{tmp_path}/run@best"})) == {}
+    assert "there is no such folder" in str(find(make({"name": "v1", "checkpoint": f"{tmp_path}/gone@best"})))
+
+
+def test_a_draft_is_a_folder_or_a_name(tmp_path: Path) -> None:
+    def of(draft: str) -> dict[str, str]:
+        speculative = {"method": "draft_model", "model": draft}
+        return find(make({"name": "v1", "checkpoint": str(tmp_path), "speculative": speculative}))
+
+    assert of(str(tmp_path)) == of("org/draft") == {}
+    assert of("/gone") == {"models[0].versions[0].speculative.model": "there is no such folder: /gone"}
+
+
 def test_a_version_needs_exactly_one_source(tmp_path: Path) -> None:
     both = {"name": "v1", "checkpoint": str(tmp_path), "endpoints": ["http://h:1"]}
     assert "needs a checkpoint" in find(make({"name": "v1"}))["models[0].versions[0]"]
