@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from gateway.control.plan import read_system_prompt
 from gateway.engines.engine import EngineState, EngineStatus
 from gateway.fleet.replica import Replica
 from gateway.settings import ModelSettings, Settings, VersionSettings
@@ -92,7 +93,7 @@ class Control:
                     for name, value in version.defaults.items()
                     if name != "system_prompt"
                 },
-                system_prompt=_system_prompt(version),
+                system_prompt=read_system_prompt(version),
                 state=own[0].state if own else "not started",
                 routing=version.routing,
                 max_model_len=next((status.max_model_len for status in own if status.max_model_len), None),
@@ -117,11 +118,6 @@ def _tell(status: EngineStatus) -> None:
         logger.info("%s is %s: %s", status.name, status.state, status.phase)
     elif status.state is EngineState.STOPPED:
         logger.info("%s is stopped", status.name)
-
-
-def _system_prompt(version: VersionSettings) -> str | None:
-    prompt = version.defaults.get("system_prompt")
-    return prompt if isinstance(prompt, str) else None
 
 
 def _describe_version(model: ModelSettings, version: VersionSettings, statuses: list[EngineStatus]) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """From settings to engines: which engines a gateway runs, and how each is launched. Starts nothing."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
 
 from gateway.checkpoints import UnreadableError, find_checkpoint
-from gateway.engines.engine import EngineSpec
+from gateway.engines.engine import EngineSpec, SmokePrompt
 from gateway.engines.machine import Machine
 from gateway.engines.process import LaunchSpec
 from gateway.engines.remote import RemoteSpec
@@ -40,7 +41,7 @@ def plan_engines(
             for index in range(0 if version.endpoints else version.replicas):
                 socket = runtime_dir / f"{next(numbers)}.sock"
                 if version.engine == "simulated":
-                    yield _plan_simulated(model, version, index, socket, settings.server.drain_grace_s)
+                    spec = _plan_simulated(model, version, index, socket, settings.server.drain_grace_s)
                 else:
                     request = EngineRequest(
                         model=model.name,
@@ -56,7 +57,30 @@ def plan_engines(
                         drain_grace_s=settings.server.drain_grace_s,
                         empty_dir=empty_dir,
                     )
-                    yield _plan_vllm(request, machine)
+                    spec = _plan_vllm(request, machine)
+                yield replace(spec, smoke=_plan_smoke(model, version))
+
+
+def _plan_smoke(model: ModelSettings, version: VersionSettings) -> tuple[SmokePrompt, ...]:
+    """Smoke prompts as a relay would send them, with the version's defaults."""
+    fields = {name: value for name, value in version.defaults.items() if name != "system_prompt"}
+    return tuple(
+        SmokePrompt(
+            prompt=question.prompt,
+            expected=question.expect,
+            name=model.name + (f":{version.name}+{question.adapter}" if question.adapter else ""),
+            image=None if question.image is None else Path(question.image),
+            system_prompt=read_system_prompt(version),
+            fields=fields,
+        )
+        for question in version.smoke
+    )
+
+
+def read_system_prompt(version: VersionSettings) -> str | None:
+    """The system prompt among a version's defaults."""
+    prompt = version.defaults.get("system_prompt")
+    return prompt if isinstance(prompt, str) else None
 
 
 def _locate(folder: str) -> Path:

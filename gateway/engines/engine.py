@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from gateway.engines.process import LaunchSpec
 
@@ -24,12 +25,28 @@ class EngineState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class SmokePrompt:
+    """A question whose right answer has `expected` in it. `fields` are those of the request beside the messages.
+
+    `name` is the engine's own for the model or the adapter that is asked.
+    """
+
+    prompt: str
+    expected: str
+    name: str
+    image: Path | None = None
+    system_prompt: str | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSpec:
     """One engine to be kept: what to launch, where it will listen, and what it must be able to answer.
 
     `build_launch` may raise ValueError with a sentence for people. `checkpoint` and `adapters` (by public id) are
     looked at before anything is started; None means there is nothing to look at. Code in the checkpoint's folder keeps
-    it from being served unless the settings say that it `trusts_code`. `draft` is the model that guesses ahead.
+    it from being served unless the settings say that it `trusts_code`. `draft` is the model that guesses ahead. An
+    engine that does not answer each prompt of `smoke` as expected is never ready.
     """
 
     name: str
@@ -44,6 +61,7 @@ class EngineSpec:
     adapters: tuple[tuple[str, Path], ...] = ()
     trusts_code: bool = False
     draft: Path | None = None
+    smoke: tuple[SmokePrompt, ...] = ()
 
     @property
     def address(self) -> str:
@@ -90,4 +108,11 @@ class EngineStatus:
 
 
 class ProbeFailed(Exception):
-    """An engine's answer, or its silence, shows that it cannot serve; the message is a sentence for people."""
+    """An engine's answer, or its silence, shows that it cannot serve; the message is a sentence for people.
+
+    `is_final` if the same engine started anew would answer the same.
+    """
+
+    def __init__(self, message: str, *, is_final: bool = False) -> None:
+        super().__init__(message)
+        self.is_final = is_final

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from gateway.engines.engine import Admission, EngineSpec, EngineState, EngineStatus, ProbeFailed
+from gateway.engines.engine import Admission, EngineSpec, EngineState, EngineStatus, ProbeFailed, SmokePrompt
 from gateway.engines.process import EngineProcess, Spawner
 from gateway.engines.progress import LoadProgress
 from gateway.tasks import TaskSet
@@ -28,7 +28,9 @@ class EngineProbe(Protocol):
 
     async def is_healthy(self) -> bool: ...
     async def read_max_model_len(self) -> int | None: ...
-    async def warm(self, *, is_visual: bool, adapters: tuple[str, ...] = ()) -> None: ...
+    async def warm(
+        self, *, is_visual: bool, adapters: tuple[str, ...] = (), smoke: tuple[SmokePrompt, ...] = ()
+    ) -> None: ...
     async def close(self) -> None: ...
 
 
@@ -212,7 +214,7 @@ class EngineKeeper:
         if isinstance(error := working.result(), Exception):
             failure = _as_failure(error)
             reason = await self._read_last_words(process) or failure.reason
-            raise EngineFailed(reason, list(failure.tail) or process.tail())
+            raise EngineFailed(reason, list(failure.tail) or process.tail(), is_final=failure.is_final)
 
     async def _read_last_words(self, process: EngineProcess) -> str | None:
         """What an engine says that dies of its first request; the answer to that says only that it died."""
@@ -235,7 +237,7 @@ class EngineKeeper:
                 await asyncio.sleep(self._timing.poll_s)
             self._update(EngineState.WARMING, phase="waiting for a first token", progress=0.95)
             adapters = tuple(name for name, _ in self.spec.adapters)
-            await probe.warm(is_visual=admission.is_visual, adapters=adapters)
+            await probe.warm(is_visual=admission.is_visual, adapters=adapters, smoke=self.spec.smoke)
             length = await probe.read_max_model_len()
             if (
                 admission.digests
@@ -243,7 +245,8 @@ class EngineKeeper:
             ):
                 raise EngineFailed("the checkpoint's files changed while the engine loaded them")
         except ProbeFailed as error:
-            raise EngineFailed(str(error)) from error
+            # What has answered rightly before may do so again.
+            raise EngineFailed(str(error), is_final=error.is_final and not self._has_been_up) from error
         finally:
             await probe.close()
         self._is_up = self._has_been_up = True

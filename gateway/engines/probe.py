@@ -2,15 +2,18 @@
 
 import asyncio
 import base64
+import mimetypes
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import httpx
 
-from gateway.engines.engine import ProbeFailed
+from gateway.engines.engine import ProbeFailed, SmokePrompt
 
 _TIMEOUT = httpx.Timeout(10.0)
+_SMOKE_TOKENS = 256
 _TOKEN_TIMEOUT = httpx.Timeout(300.0)
 
 
@@ -63,15 +66,19 @@ class Probe:
             return None
         return length if isinstance(length, int) else None
 
-    async def warm(self, *, is_visual: bool, adapters: tuple[str, ...] = ()) -> None:
+    async def warm(
+        self, *, is_visual: bool, adapters: tuple[str, ...] = (), smoke: tuple[SmokePrompt, ...] = ()
+    ) -> None:
         """Make the engine produce a token, for each adapter too; and look at a picture if it should be able to.
 
-        Raises ProbeFailed when no token comes out.
+        Raises ProbeFailed when no token comes out, or when a smoke prompt is not answered as expected.
         """
         for name in (self._name, *adapters):
             await self._complete(name)
         if is_visual:
             await self._look(self._name)
+        for prompt in smoke:
+            await self._smoke(prompt)
 
     async def _complete(self, name: str) -> None:
         question = {"model": name, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
@@ -91,6 +98,25 @@ class Probe:
         if answer.status_code >= 500:
             raise ProbeFailed(f"the first picture failed with {answer.status_code}: {_sentence(answer)}")
 
+    async def _smoke(self, asked: SmokePrompt) -> None:
+        content: list[dict[str, Any]] = [{"type": "text", "text": asked.prompt}]
+        if asked.image is not None:
+            url = await asyncio.to_thread(_read_picture, asked.image)
+            content.insert(0, {"type": "image_url", "image_url": {"url": url}})
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if asked.system_prompt is not None:
+            messages.insert(0, {"role": "system", "content": asked.system_prompt})
+        question = {"max_tokens": _SMOKE_TOKENS, **asked.fields, "temperature": 0}
+        question |= {"model": asked.name, "messages": messages}
+        answer = await self._post_or_get("/v1/chat/completions", question)
+        shown = f"the smoke prompt {asked.prompt[:100]!r}"
+        if answer.status_code != 200:
+            raise ProbeFailed(f"{shown} failed with {answer.status_code}: {_sentence(answer)}")
+        text = _read_text(answer)
+        if asked.expected not in text:
+            message = f"{shown} was answered {text[:200]!r}, and {asked.expected[:100]!r} was expected in it"
+            raise ProbeFailed(message, is_final=True)
+
     async def _post_or_get(self, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
         try:
             if body is None:
@@ -105,6 +131,22 @@ def _has_token(answer: httpx.Response) -> bool:
         return bool(answer.json()["usage"]["completion_tokens"])
     except (ValueError, LookupError, TypeError):
         return False
+
+
+def _read_text(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["choices"][0]["message"]["content"] or "")
+    except (ValueError, LookupError, TypeError):
+        return ""
+
+
+def _read_picture(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ProbeFailed(f"the picture {path} of a smoke prompt cannot be read ({error.strerror})") from error
+    kind = mimetypes.guess_type(path.name)[0] or "image/png"
+    return f"data:{kind};base64,{base64.b64encode(raw).decode()}"
 
 
 def _sentence(answer: httpx.Response) -> str:

@@ -37,7 +37,7 @@ NOT_YET: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 )
 """What the contract names and this release lacks. Delete the row with the change that brings it."""
 
-_FOR_OWN_ENGINES = ("adapters", "engine_args", "speculative", "replicas", "env")
+_FOR_OWN_ENGINES = ("adapters", "engine_args", "speculative", "smoke", "replicas", "env")
 
 
 def find_problems(data: Mapping[str, Any]) -> Iterator[Finding]:
@@ -108,7 +108,7 @@ def _check_version(version: dict[str, Any]) -> Iterator[Finding]:
         if isinstance(url, str) and not _is_endpoint(url):
             yield place, "should be http://HOST:PORT"  # not shown: people put passwords into addresses
     for key in _FOR_OWN_ENGINES if endpoints else ():
-        if version.get(key) not in (None, {}, 1):
+        if version.get(key) not in (None, {}, [], (), 1):
             yield (key,), "is for engines that the gateway starts; those behind endpoints are set up where they run"
     if not checkpoint and not endpoints and version.get("engine") != "simulated":
         yield (), "needs a checkpoint folder"
@@ -119,6 +119,12 @@ def _check_version(version: dict[str, Any]) -> Iterator[Finding]:
             if isinstance(folder, str) and "://" not in folder and not _is_folder(folder):
                 what = "is not a folder" if Path(folder).exists() else "there is no such folder"
                 yield place, f"{what}: {folder}"
+    for place, image in _find(version, "smoke.*.image"):
+        if isinstance(image, str) and not Path(image).is_file():
+            yield place, f"there is no such file: {image}"
+    for place, adapter in _find(version, "smoke.*.adapter"):
+        if adapter not in (version.get("adapters") or {}):
+            yield place, f"is none of the version's adapters: {adapter}"
     for place, prompt in _find(version, "defaults.system_prompt"):
         if not isinstance(prompt, str):
             yield place, "should be text"

@@ -161,6 +161,9 @@ def _find_folders(data: Any) -> Iterator[tuple[dict[str, Any], str]]:
         for version in versions if isinstance(versions, list) else []:
             if isinstance(version, dict):
                 yield from ((version, "checkpoint"),) if "checkpoint" in version else ()
+                smoke = version.get("smoke")
+                for question in smoke if isinstance(smoke, list) else []:
+                    yield from ((question, "image"),) if isinstance(question, dict) and "image" in question else ()
                 speculative = version.get("speculative")
                 if isinstance(speculative, dict) and _is_path(speculative.get("model")):
                     yield speculative, "model"

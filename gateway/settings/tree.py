@@ -196,6 +196,15 @@ class ShadowSettings(Section):
     percent: float = Field(ge=0, le=100, description="Share of the requests that is copied, 0 to 100.")
 
 
+class SmokeSettings(Section):
+    """A question that a version must answer rightly before it gets any traffic; asked greedily, with its defaults."""
+
+    prompt: Text = Field(description="The question.")
+    expect: Text = Field(description="Text that must stand in the answer.")
+    image: Text | None = Field(default=None, description="A picture to show with it: a file, found like `checkpoint`.")
+    adapter: PartName | None = Field(default=None, description="One of the version's adapters, which is asked instead.")
+
+
 class VersionSettings(Section):
     """One set of weights and settings behind a model."""
 
@@ -220,6 +229,9 @@ class VersionSettings(Section):
         default=None,
         description="Speculative decoding, as the engine takes it (`method`, `num_speculative_tokens`, ...). `model`, "
         "the draft, is a folder, found like `checkpoint`, if it begins with `/`, `./`, `../` or `~`.",
+    )
+    smoke: tuple[SmokeSettings, ...] = Field(
+        default=(), description="Questions that each of its engines must answer rightly before it is ready."
     )
     replicas: int = Field(default=1, ge=1, description="Engines that serve this version.")
     routing: Literal["least_loaded", "prefix_affinity", "session_affinity", "round_robin"] = Field(

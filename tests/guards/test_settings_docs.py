@@ -29,6 +29,8 @@ def list_parts(part: type[BaseModel]) -> Iterator[type[BaseModel]]:
 def checkout(tmp_path: Path) -> Path:
     for name in ("shapes-v1", "shapes-v2", "shapes-v2-mirror"):
         (tmp_path / "gateway" / "demo" / name).mkdir(parents=True)
+    (tmp_path / "gateway" / "demo" / "pictures").mkdir()
+    (tmp_path / "gateway" / "demo" / "pictures" / "circle.png").touch()
     (tmp_path / "examples").mkdir()
     return Path(shutil.copy(EXAMPLE, tmp_path / "examples"))
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.engines.engine import EngineSpec, ProbeFailed
+from gateway.engines.engine import EngineSpec, ProbeFailed, SmokePrompt
 from gateway.engines.process import LaunchSpec
 from gateway.engines.remote import RemoteSpec
 
@@ -74,6 +74,8 @@ class FakeProbe:
     def __init__(self) -> None:
         self.healthy = True
         self.fault: str | None = None
+        self.is_final = False
+        self.smoke: tuple[SmokePrompt, ...] = ()
         self.name: str | None = "shapes"
         self.warmed: list[tuple[bool, tuple[str, ...]]] = []
         self.on_warm: Callable[[], None] = lambda: None
@@ -93,11 +95,14 @@ class FakeProbe:
     async def read_max_model_len(self) -> int | None:
         return 2048
 
-    async def warm(self, *, is_visual: bool, adapters: tuple[str, ...] = ()) -> None:
+    async def warm(
+        self, *, is_visual: bool, adapters: tuple[str, ...] = (), smoke: tuple[SmokePrompt, ...] = ()
+    ) -> None:
+        self.smoke = smoke
         self.warmed.append((is_visual, adapters))
         self.on_warm()
         if self.fault is not None:
-            raise ProbeFailed(self.fault)
+            raise ProbeFailed(self.fault, is_final=self.is_final)
 
     async def close(self) -> None:
         self.is_closed = True

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from gateway.control.plan import plan_engines
-from gateway.engines.engine import EngineSpec
+from gateway.engines.engine import EngineSpec, SmokePrompt
 from gateway.engines.machine import Machine
 from gateway.engines.remote import RemoteSpec
 from gateway.settings import ModelSettings, Settings
@@ -46,6 +46,20 @@ def test_of_a_run_a_checkpoint_is_chosen_and_a_draft_is_known(tmp_path: Path) ->
     [lost] = plan([{"name": "v1", "checkpoint": f"{tmp_path}/run@best"}], tmp_path)
     assert lost.checkpoint == tmp_path / "run@best", "admission says why not"
     assert (lost.draft, lost.trusts_code) == (None, False)
+
+
+def test_smoke_prompts_are_asked_with_the_version_s_defaults(tmp_path: Path) -> None:
+    version = {
+        "name": "v1", "checkpoint": "/m", "adapters": {"mirror": "/a"},
+        "defaults": {"top_k": 5, "system_prompt": "You look."},
+        "smoke": [{"prompt": "what?", "expect": "circle", "image": "/p.png"},
+                  {"prompt": "left?", "expect": "right", "adapter": "mirror"}],
+    }  # fmt: skip
+    [spec] = plan([version], tmp_path)
+    assert spec.smoke == (
+        SmokePrompt("what?", "circle", "shapes", Path("/p.png"), "You look.", {"top_k": 5}),
+        SmokePrompt("left?", "right", "shapes:v1+mirror", None, "You look.", {"top_k": 5}),
+    )
 
 
 def test_each_replica_is_an_engine_of_its_own(tmp_path: Path) -> None:

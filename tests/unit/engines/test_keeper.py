@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.engines.engine import Admission, EngineSpec, EngineState, EngineStatus
+from gateway.engines.engine import Admission, EngineSpec, EngineState, EngineStatus, SmokePrompt
 from gateway.engines.keeper import EngineKeeper, KeeperTiming, KeeperTools
 from gateway.tasks import TaskSet
 from tests.support.fake_engines import FakeProbe, FakeProcess, FakeSpawner, engine_spec, until
@@ -114,6 +114,27 @@ async def test_an_engine_that_dies_at_its_first_request_is_asked_for_its_last_wo
     bench.start()
     status = await bench.reach(EngineState.FAILED)
     assert status.reason == "it started, and died at its first request: it ended with 0"
+
+
+async def test_a_wrong_answer_to_a_smoke_prompt_is_final(bench: Bench) -> None:
+    bench.spec = replace(bench.spec, smoke=(SmokePrompt("what?", "circle", "shapes"),))
+    bench.probe.fault, bench.probe.is_final = "the smoke prompt 'what?' was answered 'square'", True
+    bench.start()
+    await bench.running
+    assert bench.probe.smoke == bench.spec.smoke
+    assert bench.keeper.status.state is EngineState.FAILED
+    assert bench.keeper.status.reason == "the smoke prompt 'what?' was answered 'square'"
+    assert bench.keeper.status.next_try_at is None
+
+
+async def test_what_answered_rightly_once_is_tried_again(bench: Bench) -> None:
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.probe.fault, bench.probe.is_final = "wrong", True
+    bench.spawner.processes[0].end(1)
+    await bench.reach(EngineState.FAILED)
+    bench.probe.fault = None
+    await bench.reach(EngineState.READY)
 
 
 async def test_a_bad_checkpoint_starts_nothing_and_is_not_tried_again(bench: Bench) -> None:

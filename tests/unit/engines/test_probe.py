@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.engines.engine import ProbeFailed
+from gateway.engines.engine import ProbeFailed, SmokePrompt
 from gateway.engines.probe import Probe
 
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -69,6 +69,72 @@ async def test_warming_asks_the_model_and_each_adapter_for_a_token(
         ("/v1/chat/completions", "shapes"),
     ]
     assert seen[2][1]["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
+    await asked.close()
+
+
+def say(text: str | None) -> httpx.Response:
+    return httpx.Response(200, json={"choices": [{"message": {"content": text}}], "usage": {"completion_tokens": 1}})
+
+
+async def test_a_smoke_prompt_is_asked_as_a_client_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/chat/completions":
+            seen.append(json.loads(request.content))
+        return say("a red circle")
+
+    (tmp_path / "a.jpg").write_bytes(b"jpeg")
+    asked = probe(tmp_path, handle, monkeypatch)
+    prompt = SmokePrompt(
+        "what?", "circle", "shapes:v1+a", tmp_path / "a.jpg", "You look.", {"top_k": 5, "temperature": 1}
+    )
+    await asked.warm(is_visual=False, smoke=(prompt, SmokePrompt("and?", "red", "shapes")))
+    picture = {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,anBlZw=="}}
+    assert seen == [
+        {
+            "model": "shapes:v1+a", "max_tokens": 256, "top_k": 5, "temperature": 0,
+            "messages": [
+                {"role": "system", "content": "You look."},
+                {"role": "user", "content": [picture, {"type": "text", "text": "what?"}]},
+            ],
+        },
+        {
+            "model": "shapes", "max_tokens": 256, "temperature": 0,
+            "messages": [{"role": "user", "content": [{"type": "text", "text": "and?"}]}],
+        },
+    ]  # fmt: skip
+    await asked.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "is_final"),
+    [
+        (say("a square"), "was answered 'a square', and 'circle' was expected", True),
+        (say(None), "was answered ''", True),
+        (httpx.Response(200, json={"usage": {"completion_tokens": 1}}), "was answered ''", True),
+        (httpx.Response(400, json={"error": {"message": "no pictures"}}), "failed with 400: no pictures", False),
+    ],
+)
+async def test_a_smoke_prompt_that_is_not_answered_as_expected_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: httpx.Response, said: str, is_final: bool
+) -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        return answer if request.url.path == "/v1/chat/completions" else tokens(1)
+
+    asked = probe(tmp_path, handle, monkeypatch)
+    with pytest.raises(ProbeFailed) as caught:
+        await asked.warm(is_visual=False, smoke=(SmokePrompt("what?", "circle", "shapes"),))
+    assert "the smoke prompt 'what?'" in str(caught.value)
+    assert said in str(caught.value)
+    assert caught.value.is_final == is_final
+    await asked.close()
+
+
+async def test_a_picture_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = probe(tmp_path, lambda request: tokens(1), monkeypatch)
+    with pytest.raises(ProbeFailed, match=r"gone\.png of a smoke prompt cannot be read"):
+        await asked.warm(is_visual=False, smoke=(SmokePrompt("what?", "x", "shapes", tmp_path / "gone.png"),))
     await asked.close()
 
 

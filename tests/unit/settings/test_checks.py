@@ -144,6 +144,20 @@ def test_a_draft_is_a_folder_or_a_name(tmp_path: Path) -> None:
     assert of("/gone") == {"models[0].versions[0].speculative.model": "there is no such folder: /gone"}
 
 
+def test_smoke_prompts_name_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "p.png").touch()
+    smoke = [
+        {"prompt": "a", "expect": "b", "image": str(tmp_path / "p.png"), "adapter": "mirror"},
+        {"prompt": "a", "expect": "b", "image": str(tmp_path), "adapter": "other"},
+    ]
+    version = {"name": "v1", "checkpoint": str(tmp_path), "adapters": {"mirror": str(tmp_path)}, "smoke": smoke}
+    start = "models[0].versions[0].smoke[1]"
+    assert find(make(version)) == {
+        f"{start}.image": f"there is no such file: {tmp_path}",
+        f"{start}.adapter": "is none of the version's adapters: other",
+    }
+
+
 def test_a_version_needs_exactly_one_source(tmp_path: Path) -> None:
     both = {"name": "v1", "checkpoint": str(tmp_path), "endpoints": ["http://h:1"]}
     assert "needs a checkpoint" in find(make({"name": "v1"}))["models[0].versions[0]"]
