@@ -2,14 +2,23 @@
 
 import hmac
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
+from pydantic import BaseModel
 
 from gateway.api.failures import add_error_answers
 from gateway.control.control import Control
-from gateway.errors import Unauthorized
+from gateway.errors import BadRequest, Unauthorized
 from gateway.telemetry.metrics import CONTENT_TYPE
+
+
+class MountRequest(BaseModel):
+    """An adapter to be mounted: a name of letters, digits, `.`, `_`, `-`, and the folder on the gateway's machine."""
+
+    name: str
+    path: str
 
 
 def build_admin_app(control: Control, read_metrics: Callable[[], Awaitable[bytes]], key: str | None) -> FastAPI:
@@ -31,6 +40,20 @@ def build_admin_app(control: Control, read_metrics: Callable[[], Awaitable[bytes
     async def list_models() -> dict[str, Any]:
         """Models, versions, split, and the state of every engine."""
         return {"models": control.describe()}
+
+    @app.post("/admin/v1/models/{model:path}/versions/{version}/adapters")
+    async def mount_adapter(model: str, version: str, asked: MountRequest) -> dict[str, Any]:
+        """Mount an adapter, in the place of one of its name; no engine is started anew and no request notices."""
+        if not Path(asked.path).is_absolute():
+            raise BadRequest("The path of an adapter must begin at the root of the gateway's machine.", param="path")
+        await control.set_adapter(model, version, asked.name, Path(asked.path))
+        return {"id": f"{model}:{version}+{asked.name}"}
+
+    @app.delete("/admin/v1/models/{model:path}/versions/{version}/adapters/{name}")
+    async def take_adapter_away(model: str, version: str, name: str) -> dict[str, Any]:
+        """Take an adapter away: the next request for it gets a 404, those under way end in order."""
+        await control.set_adapter(model, version, name, None)
+        return {"id": f"{model}:{version}+{name}"}
 
     @app.get("/metrics")
     async def show_metrics() -> Response:

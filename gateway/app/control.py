@@ -6,18 +6,20 @@
 import asyncio
 import socket
 import time
+from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 
 from gateway.api.admin import build_admin_app
 from gateway.app.orders import Orders
 from gateway.app.ports import serve_on
 from gateway.app.running import run_child
 from gateway.control.control import Control
-from gateway.engines.engine import EngineStatus
+from gateway.engines.engine import EngineStatus, MountRefused
 from gateway.fleet.replica import Replica
 from gateway.processes.channel import Channel
 from gateway.processes.joining import join
-from gateway.processes.messages import Alive, AnyMessage, Ask, Engines, NewRoutes, Reports, Up
+from gateway.processes.messages import AdapterSet, Alive, AnyMessage, Ask, Engines, NewRoutes, Reports, SetAdapter, Up
 from gateway.processes.reports import render_reports
 from gateway.settings import Settings
 from gateway.tasks import TaskSet
@@ -25,6 +27,7 @@ from gateway.traffic.routes import Routes
 
 _ALIVE_EVERY_S = 1.0
 _ASK_TIMEOUT_S = 2.0
+_MOUNT_TIMEOUT_S = 120.0
 
 
 class EnginesElsewhere:
@@ -32,12 +35,42 @@ class EnginesElsewhere:
 
     def __init__(self) -> None:
         self.told = Engines()
+        self._send: Callable[[AnyMessage], None] | None = None
+        self._numbers = count(1)
+        self._asked: dict[int, asyncio.Future[AdapterSet]] = {}
+
+    def connect(self, send: Callable[[AnyMessage], None]) -> None:
+        """Send what is asked of the engines by this."""
+        self._send = send
 
     def statuses(self) -> list[EngineStatus]:
         return self.told.statuses
 
     def replicas(self) -> list[Replica]:
         return self.told.replicas
+
+    async def set_adapter(self, model: str, version: str, adapter: str, folder: Path | None) -> None:
+        """See `Supervisor.set_adapter`, which does it in the main process."""
+        if self._send is None:
+            raise MountRefused("the gateway is still starting: try again")
+        number = next(self._numbers)
+        self._asked[number] = asyncio.get_running_loop().create_future()
+        self._send(SetAdapter(number, model, version, adapter, None if folder is None else str(folder)))
+        try:
+            async with asyncio.timeout(_MOUNT_TIMEOUT_S):
+                answer = await self._asked[number]
+        except TimeoutError as error:
+            raise MountRefused(f"the engines did not say in {_MOUNT_TIMEOUT_S:g} s what became of it") from error
+        finally:
+            del self._asked[number]
+        if answer.fault is not None:
+            raise MountRefused(answer.fault)
+
+    def take(self, answer: AdapterSet) -> None:
+        """What became of it."""
+        asked = self._asked.get(answer.number)
+        if asked is not None and not asked.done():
+            asked.set_result(answer)
 
 
 class ControlProcess:
@@ -56,6 +89,8 @@ class ControlProcess:
         settings = Settings.model_validate_json(welcome.settings)
         if not self._engines.told.statuses:  # else newer ones have come already
             self._engines.told = welcome.engines
+
+        self._engines.connect(channel.send)
 
         def publish(routes: Routes) -> None:
             channel.send(NewRoutes(routes, time.monotonic()))
@@ -79,6 +114,8 @@ class ControlProcess:
             self._engines.told = message
             if self._control is not None:
                 self._control.note()
+        elif isinstance(message, AdapterSet):
+            self._engines.take(message)
         elif isinstance(message, Reports):
             asked = self._asked.get(message.number)
             if asked is not None and not asked.done():

@@ -10,15 +10,17 @@ import json
 import logging
 import socket
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from gateway.app.engines import build_supervisor, start_engines
 from gateway.app.orders import Orders
 from gateway.app.ports import bind, show_url
 from gateway.app.running import Gateway, OnUp, runtime_dir
+from gateway.engines.engine import MountRefused
 from gateway.processes.child import Child, ChildSpec, ChildTiming
 from gateway.processes.hub import Hub
-from gateway.processes.messages import Engines
+from gateway.processes.messages import Engines, SetAdapter
 from gateway.settings import Settings
 from gateway.tasks import TaskSet
 
@@ -41,10 +43,19 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
         fds = tuple(listener.fileno() for listener in listeners)
         return ChildSpec(name, module, (level, *map(str, fds)), fds)
 
+    async def set_adapter(asked: SetAdapter) -> str | None:
+        try:
+            folder = None if asked.folder is None else Path(asked.folder)
+            await supervisor.set_adapter(asked.model, asked.version, asked.adapter, folder)
+        except MountRefused as refused:
+            return str(refused)
+        return None
+
     control = spec("control", "gateway.app.control", admin_sockets[0])
     relays = [spec(f"relay {slot}", "gateway.app.relay", share) for slot, share in enumerate(public_sockets)]
     hub = Hub(
         lambda: Engines(supervisor.statuses(), supervisor.replicas()),
+        set_adapter,
         _dump_all(settings),
         settings.model_dump_json(include={"server", "auth"}).encode(),
         partial(Child, control, ChildTiming()),

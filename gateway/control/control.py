@@ -3,18 +3,23 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
+from pydantic import TypeAdapter, ValidationError
 
 from gateway.control.plan import read_system_prompt
-from gateway.engines.engine import EngineState, EngineStatus
+from gateway.engines.engine import EngineState, EngineStatus, MountRefused, find_public_id
+from gateway.errors import BadRequest, UnknownModel
 from gateway.fleet.replica import Replica
-from gateway.settings import ModelSettings, Settings, VersionSettings
+from gateway.settings import ModelSettings, PartName, Settings, VersionSettings
 from gateway.traffic.routes import ModelRoute, Routes, VersionRoute
 from gateway.traffic.split import Split
 
 logger = logging.getLogger(__name__)
+
+_adapter_name = TypeAdapter[str](PartName)
 
 
 class Engines(Protocol):
@@ -22,6 +27,7 @@ class Engines(Protocol):
 
     def statuses(self) -> list[EngineStatus]: ...
     def replicas(self) -> list[Replica]: ...
+    async def set_adapter(self, model: str, version: str, adapter: str, folder: Path | None) -> None: ...
 
 
 class Control:
@@ -71,6 +77,26 @@ class Control:
             for model in self._settings.models
         ]
 
+    async def set_adapter(self, model: str, version: str, adapter: str, folder: Path | None) -> None:
+        """Mount an adapter on a version, in the place of one of its name; with None take it away. Until the next start.
+
+        Raises UnknownModel for a name that nobody serves, BadRequest for what cannot be done, with nothing changed.
+        """
+        known = next((one for one in self._settings.models if one.name == model), None)
+        if known is None or not any(one.name == version for one in known.versions):
+            raise UnknownModel(f"{model}:{version} is not served here.")
+        try:
+            _adapter_name.validate_python(adapter)
+        except ValidationError as error:
+            raise BadRequest(
+                f"The name of an adapter {str(error.errors()[0]['msg']).removeprefix('Value error, ')}.", param="name"
+            ) from error
+        try:
+            await self._engines.set_adapter(model, version, adapter, folder)
+        except MountRefused as refused:
+            raise BadRequest(f"{model}:{version}+{adapter}: {refused}.") from refused
+        logger.info("%s:%s+%s is %s", model, version, adapter, "taken away" if folder is None else f"mounted, {folder}")
+
     def _build_routes(self) -> Routes:
         ready: dict[tuple[str, str], list[Replica]] = {}
         for replica in self._engines.replicas():
@@ -87,7 +113,7 @@ class Control:
             versions[version.name] = VersionRoute(
                 name=version.name,
                 replicas=tuple(ready.get((model.name, version.name), ())),
-                adapters=frozenset(version.adapters),
+                adapters=_find_adapters(model, version, own),
                 defaults={
                     name: msgspec.json.encode(value)
                     for name, value in version.defaults.items()
@@ -109,6 +135,16 @@ def _effective_weights(model: ModelSettings, versions: Mapping[str, VersionRoute
     return {name: weight / total for name, weight in ready.items()} if total > 0 else model.split
 
 
+def _find_adapters(model: ModelSettings, version: VersionSettings, statuses: list[EngineStatus]) -> dict[str, str]:
+    """The version's adapters, with the engines' name for each: those that every ready engine of it has."""
+    mounted = [status.adapters for status in statuses if status.state is EngineState.READY]
+    mounted = mounted or [status.adapters for status in statuses[:1]]
+    if not mounted:
+        return {name: f"{model.name}:{version.name}+{name}" for name in version.adapters}
+    common = [name for name in mounted[0] if all(name in others for others in mounted)]
+    return {find_public_id(name).partition("+")[2]: name for name in common}
+
+
 def _tell(status: EngineStatus) -> None:
     """One log line for people; failures have been logged with their reason by the engine's keeper."""
     if status.state is EngineState.READY:
@@ -125,7 +161,7 @@ def _describe_version(model: ModelSettings, version: VersionSettings, statuses: 
         "name": version.name,
         "checkpoint": version.checkpoint,
         "endpoints": list(version.endpoints),
-        "adapters": sorted(version.adapters),
+        "adapters": sorted(_find_adapters(model, version, statuses)),
         "share": model.split.get(version.name, 0.0),
         "engines": [
             {**msgspec.to_builtins(status), "seconds_in_state": round(time.time() - status.since, 1)}

@@ -1,22 +1,21 @@
 """From settings to engines: which engines a gateway runs, and how each is launched. Starts nothing."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
 
 from gateway.checkpoints import UnreadableError, find_checkpoint
-from gateway.engines.engine import EngineSpec, SmokePrompt
+from gateway.engines.engine import Adapters, EngineSpec, SmokePrompt
 from gateway.engines.machine import Machine
 from gateway.engines.process import LaunchSpec
 from gateway.engines.remote import RemoteSpec
 from gateway.engines.vllm import (
     EngineRequest,
-    adapter_name,
     build_launch_spec,
     find_draft,
     is_forkable,
+    mount,
     served_name,
     trusts_code,
 )
@@ -41,14 +40,20 @@ def plan_engines(
             for index in range(0 if version.endpoints else version.replicas):
                 socket = runtime_dir / f"{next(numbers)}.sock"
                 if version.engine == "simulated":
-                    spec = _plan_simulated(model, version, index, socket, settings.server.drain_grace_s)
+                    adapters = tuple(
+                        (_name_adapter(model, version, name), Path(folder)) for name, folder in version.adapters.items()
+                    )
+                    spec = _plan_simulated(model, version, index, socket, settings.server.drain_grace_s, adapters)
                 else:
                     request = EngineRequest(
                         model=model.name,
                         version=version.name,
                         index=index,
                         checkpoint=_locate(version.checkpoint or ""),
-                        adapters={name: _locate(folder) for name, folder in version.adapters.items()},
+                        adapters={
+                            _name_adapter(model, version, name): _locate(folder)
+                            for name, folder in version.adapters.items()
+                        },
                         engine_args=version.engine_args,
                         speculative=version.speculative,
                         env=version.env,
@@ -57,8 +62,13 @@ def plan_engines(
                         drain_grace_s=settings.server.drain_grace_s,
                         empty_dir=empty_dir,
                     )
-                    spec = _plan_vllm(request, machine)
-                yield replace(spec, smoke=_plan_smoke(model, version))
+                    spec = _plan_vllm(request, machine, _plan_smoke(model, version))
+                yield spec
+
+
+def _name_adapter(model: ModelSettings, version: VersionSettings, adapter: str) -> str:
+    """An adapter's public id, which engines know it by."""
+    return f"{model.name}:{version.name}+{adapter}"
 
 
 def _plan_smoke(model: ModelSettings, version: VersionSettings) -> tuple[SmokePrompt, ...]:
@@ -68,7 +78,7 @@ def _plan_smoke(model: ModelSettings, version: VersionSettings) -> tuple[SmokePr
         SmokePrompt(
             prompt=question.prompt,
             expected=question.expect,
-            name=model.name + (f":{version.name}+{question.adapter}" if question.adapter else ""),
+            name=model.name if question.adapter is None else _name_adapter(model, version, question.adapter),
             image=None if question.image is None else Path(question.image),
             system_prompt=read_system_prompt(version),
             fields=fields,
@@ -91,7 +101,10 @@ def _locate(folder: str) -> Path:
         return Path(folder)
 
 
-def _plan_vllm(request: EngineRequest, machine: Machine) -> EngineSpec:
+def _plan_vllm(request: EngineRequest, machine: Machine, smoke: tuple[SmokePrompt, ...]) -> EngineSpec:
+    def remake(adapters: Adapters) -> EngineSpec:
+        return _plan_vllm(mount(request, dict(adapters)), machine, smoke)
+
     return EngineSpec(
         name=f"{request.model}:{request.version}#{request.index}",
         model=request.model,
@@ -104,16 +117,20 @@ def _plan_vllm(request: EngineRequest, machine: Machine) -> EngineSpec:
         checkpoint=request.checkpoint,
         trusts_code=trusts_code(request),
         draft=find_draft(request),
-        adapters=tuple((adapter_name(request, name), folder) for name, folder in request.adapters.items()),
+        adapters=tuple(request.adapters.items()),
+        smoke=smoke,
+        remake=remake,
     )
 
 
 def _plan_simulated(
-    model: ModelSettings, version: VersionSettings, index: int, socket: Path, grace_s: float
+    model: ModelSettings, version: VersionSettings, index: int, socket: Path, grace_s: float, adapters: Adapters
 ) -> EngineSpec:
+    def remake(adapters: Adapters) -> EngineSpec:
+        return _plan_simulated(model, version, index, socket, grace_s, adapters)
+
     name = f"{model.name}:{version.name}#{index}"
     args = ["--uds", str(socket), "--served-model-name", model.name, "--shutdown-timeout", f"{grace_s:g}"]
-    adapters = tuple((f"{model.name}:{version.name}+{name}", Path(folder)) for name, folder in version.adapters.items())
     for public_id, folder in adapters:
         args += ["--lora-modules", f"{public_id}={folder}"]
     for flag, value in version.engine_args.items():
@@ -130,4 +147,6 @@ def _plan_simulated(
         socket=socket,
         served_name=model.name,
         adapters=adapters,
+        smoke=_plan_smoke(model, version),
+        remake=remake,
     )

@@ -8,6 +8,14 @@ from typing import Any
 
 from gateway.engines.process import LaunchSpec
 
+Adapters = tuple[tuple[str, Path], ...]
+"""The adapters of an engine: its own name for each, and the folder."""
+
+
+def find_public_id(name: str) -> str:
+    """The public id of an adapter by an engine's name for it; an adapter that took another's place has a longer one."""
+    return name.partition("@")[0]
+
 
 class EngineState(StrEnum):
     """Where an engine is in its life. Its keeper is the one writer.
@@ -43,10 +51,11 @@ class SmokePrompt:
 class EngineSpec:
     """One engine to be kept: what to launch, where it will listen, and what it must be able to answer.
 
-    `build_launch` may raise ValueError with a sentence for people. `checkpoint` and `adapters` (by public id) are
-    looked at before anything is started; None means there is nothing to look at. Code in the checkpoint's folder keeps
-    it from being served unless the settings say that it `trusts_code`. `draft` is the model that guesses ahead. An
-    engine that does not answer each prompt of `smoke` as expected is never ready.
+    `build_launch` may raise ValueError with a sentence for people. `checkpoint` and `adapters` are looked at before
+    anything is started; None means there is nothing to look at. Code in the checkpoint's folder keeps it from being
+    served unless the settings say that it `trusts_code`. `draft` is the model that guesses ahead. An engine that does
+    not answer each prompt of `smoke` as expected is never ready. `remake` gives the same engine with other adapters; it
+    raises MountRefused where the engine was not started for such.
     """
 
     name: str
@@ -58,10 +67,11 @@ class EngineSpec:
     socket: Path
     served_name: str
     checkpoint: Path | None = None
-    adapters: tuple[tuple[str, Path], ...] = ()
+    adapters: Adapters = ()
     trusts_code: bool = False
     draft: Path | None = None
     smoke: tuple[SmokePrompt, ...] = ()
+    remake: Callable[[Adapters], "EngineSpec"] | None = None
 
     @property
     def address(self) -> str:
@@ -86,7 +96,7 @@ class EngineStatus:
     """An engine at one moment. Times are seconds since the epoch; `progress` goes from 0 to 1 while it loads.
 
     `reason` is one sentence on the last failure; `tail` are the engine's last lines, kept when it failed. `digests` are
-    those of the files it has loaded, see `Admission`; `checkpoint` is their folder.
+    those of the files it has loaded, see `Admission`; `checkpoint` is their folder, `adapters` its names for adapters.
     """
 
     name: str
@@ -105,6 +115,11 @@ class EngineStatus:
     ready_after_s: float | None = None
     digests: Mapping[str, str] = field(default_factory=dict)
     checkpoint: str | None = None
+    adapters: tuple[str, ...] = ()
+
+
+class MountRefused(Exception):
+    """An adapter cannot be added or taken away; the message is a sentence for people."""
 
 
 class ProbeFailed(Exception):

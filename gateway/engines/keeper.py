@@ -7,8 +7,9 @@ a real token came out, and any exit that was not asked for is a failure.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from gateway.engines.engine import Admission, EngineSpec, EngineState, EngineStatus, ProbeFailed, SmokePrompt
@@ -31,6 +32,8 @@ class EngineProbe(Protocol):
     async def warm(
         self, *, is_visual: bool, adapters: tuple[str, ...] = (), smoke: tuple[SmokePrompt, ...] = ()
     ) -> None: ...
+    async def load_adapter(self, name: str, folder: Path) -> None: ...
+    async def unload_adapter(self, name: str) -> None: ...
     async def close(self) -> None: ...
 
 
@@ -44,6 +47,7 @@ class KeeperTiming:
     failed_checks: int = 6
     stop_grace_s: float = 8.0
     last_words_s: float = 3.0
+    unload_after_s: float = 60.0
     first_pause_s: float = 1.0
     longest_pause_s: float = 60.0
     stable_after_s: float = 120.0
@@ -86,8 +90,9 @@ class EngineKeeper:
         self.served_name = spec.served_name
         folder = None if spec.checkpoint is None else str(spec.checkpoint)
         self.status = EngineStatus(
-            spec.name, spec.model, spec.version, EngineState.STARTING, time.time(), checkpoint=folder
-        )
+            spec.name, spec.model, spec.version, EngineState.STARTING, time.time(), checkpoint=folder,
+            adapters=tuple(name for name, _ in spec.adapters),
+        )  # fmt: skip
         self._tools = tools
         self._timing = timing
         self._stopping = asyncio.Event()
@@ -96,6 +101,7 @@ class EngineKeeper:
         self._up_since_s = 0.0
         self._is_up = False
         self._has_been_up = False
+        self._digests: dict[str, str] = {}
 
     async def run(self) -> None:
         """Live the engine's life; returns when it was stopped or failed for good."""
@@ -133,11 +139,39 @@ class EngineKeeper:
                 self._update(EngineState.DRAINING, phase="stopping")
             self._stopping.set()
 
+    async def load_adapter(self, name: str, folder: Path) -> None:
+        """Mount one more adapter on the running engine; `hold` makes it known. Raises ProbeFailed."""
+        probe = self._tools.make_probe(self.spec)
+        try:
+            await probe.load_adapter(name, folder)
+        finally:
+            await probe.close()
+
+    async def unload_adapter(self, name: str) -> None:
+        """Take an adapter off the running engine. Raises ProbeFailed."""
+        probe = self._tools.make_probe(self.spec)
+        try:
+            await probe.unload_adapter(name)
+        finally:
+            await probe.close()
+
+    def hold(self, spec: EngineSpec, digests: Mapping[str, str]) -> None:
+        """From here on these are the engine's adapters, in its next life too; a running one has them already."""
+        self.spec = spec
+        self._digests |= digests
+        self._update(self.status.state, **self._tell_adapters())
+
+    def _tell_adapters(self) -> dict[str, object]:
+        names = tuple(name for name, _ in self.spec.adapters)
+        digests = {name: digest for name, digest in self._digests.items() if not name or name in names}
+        return {"adapters": names, "digests": digests if self._is_up else {}}
+
     async def _live(self) -> None:
         """One life from launch to end. Raises EngineFailed unless it was stopped."""
         self._update(EngineState.STARTING, phase="checking the checkpoint", progress=0.0)
         async with self._tools.turns:
-            admission = await asyncio.to_thread(self._tools.admit, self.spec)
+            spec = self.spec
+            admission = await asyncio.to_thread(self._tools.admit, spec)
         if admission.fault is not None:
             # What was served before may only be out of reach for a moment.
             raise EngineFailed(admission.fault, is_final=not self._has_been_up)
@@ -146,17 +180,17 @@ class EngineKeeper:
         async with self._tools.slots:
             if self._stopping.is_set():
                 return
-            process = await self._launch_unless_stopped()
+            process = await self._launch_unless_stopped(spec)
             if process is None:
                 return
-            await self._guard(process, self._bring_up(admission), self._timing.start_timeout_s)
+            await self._guard(process, self._bring_up(spec, admission), self._timing.start_timeout_s)
         if not self._stopping.is_set():
             await self._guard(process, self._watch(), None)
 
-    async def _launch_unless_stopped(self) -> EngineProcess | None:
+    async def _launch_unless_stopped(self, spec: EngineSpec) -> EngineProcess | None:
         """Launch; give up at once when told to stop, since loading vLLM takes its time."""
         tasks = TaskSet()
-        launching = tasks.start(_outcome_of(self._launch()), f"{self.spec.name} launch")
+        launching = tasks.start(_outcome_of(self._launch(spec)), f"{self.spec.name} launch")
         stopping = tasks.start(self._stopping.wait(), f"{self.spec.name} stop")
         try:
             await asyncio.wait((launching, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -169,7 +203,7 @@ class EngineKeeper:
             raise outcome
         return outcome
 
-    async def _launch(self) -> EngineProcess:
+    async def _launch(self, spec: EngineSpec) -> EngineProcess:
         self._started_s = time.monotonic()
         self.spec.socket.unlink(missing_ok=True)  # vLLM neither removes nor reuses a socket file
         progress = LoadProgress()
@@ -182,7 +216,7 @@ class EngineKeeper:
         self._update(EngineState.STARTING, phase="loading", progress=0.02)
         try:
             forking = self._tools.fork_spawner if self.spec.can_fork else None
-            self._process = await (forking or self._tools.spawner).spawn(self.spec.build_launch(), note)
+            self._process = await (forking or self._tools.spawner).spawn(spec.build_launch(), note)
         except ValueError as error:
             raise EngineFailed(str(error), is_final=True) from error
         except OSError as error:
@@ -230,31 +264,46 @@ class EngineKeeper:
         is_warming = self.status.state is EngineState.WARMING
         return f"it started, and died at its first request: {reason}" if is_warming else reason
 
-    async def _bring_up(self, admission: Admission) -> None:
-        probe = self._tools.make_probe(self.spec)
+    async def _bring_up(self, spec: EngineSpec, admission: Admission) -> None:
+        """From launch to ready. `spec` is what was launched; adapters may have been added meanwhile."""
+        probe = self._tools.make_probe(spec)
         try:
             while not await probe.is_healthy():
                 await asyncio.sleep(self._timing.poll_s)
             self._update(EngineState.WARMING, phase="waiting for a first token", progress=0.95)
-            adapters = tuple(name for name, _ in self.spec.adapters)
-            await probe.warm(is_visual=admission.is_visual, adapters=adapters, smoke=self.spec.smoke)
+            adapters = tuple(name for name, _ in spec.adapters)
+            await probe.warm(is_visual=admission.is_visual, adapters=adapters, smoke=spec.smoke)
             length = await probe.read_max_model_len()
-            if (
-                admission.digests
-                and (await asyncio.to_thread(self._tools.admit, self.spec)).digests != admission.digests
-            ):
+            if admission.digests and (await asyncio.to_thread(self._tools.admit, spec)).digests != admission.digests:
                 raise EngineFailed("the checkpoint's files changed while the engine loaded them")
         except ProbeFailed as error:
             # What has answered rightly before may do so again.
             raise EngineFailed(str(error), is_final=error.is_final and not self._has_been_up) from error
         finally:
             await probe.close()
+        await self._catch_up(spec)
         self._is_up = self._has_been_up = True
         self._up_since_s = time.monotonic()
+        self._digests |= admission.digests
         self._update(
             EngineState.READY, phase="", progress=None, reason=None, tail=(), max_model_len=length,
-            ready_after_s=time.monotonic() - self._started_s, digests=admission.digests,
+            ready_after_s=time.monotonic() - self._started_s, **self._tell_adapters(),
         )  # fmt: skip
+
+    async def _catch_up(self, launched: EngineSpec) -> None:
+        """Mount and take off what was asked for while the engine loaded. Returns with nothing left to do."""
+        mounted = launched.adapters
+        while (wanted := self.spec.adapters) != mounted:
+            try:
+                for name, folder in wanted:
+                    if (name, folder) not in mounted:
+                        await self.load_adapter(name, folder)
+                for name, _ in mounted:
+                    if name not in dict(wanted):
+                        await self.unload_adapter(name)
+            except ProbeFailed as error:
+                raise EngineFailed(str(error)) from error
+            mounted = wanted
 
     async def _watch(self) -> None:
         probe = self._tools.make_probe(self.spec)

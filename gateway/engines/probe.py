@@ -80,6 +80,19 @@ class Probe:
         for prompt in smoke:
             await self._smoke(prompt)
 
+    async def load_adapter(self, name: str, folder: Path) -> None:
+        """Make the engine mount an adapter under a name that it has not used yet. Raises ProbeFailed, in its words."""
+        answer = await self._post_or_get("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
+        if answer.status_code != 200:
+            raise ProbeFailed(f"the engine does not mount it ({answer.status_code}: {_sentence(answer)})")
+        await self._complete(name)
+
+    async def unload_adapter(self, name: str) -> None:
+        """Make the engine forget an adapter. Raises ProbeFailed."""
+        answer = await self._post_or_get("/v1/unload_lora_adapter", {"lora_name": name})
+        if answer.status_code != 200:
+            raise ProbeFailed(f"the engine does not let go of {name} ({answer.status_code}: {_sentence(answer)})")
+
     async def _complete(self, name: str) -> None:
         question = {"model": name, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
         answer = await self._post_or_get("/v1/completions", question)

@@ -3,12 +3,13 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gateway.checkpoints import inspect
 from gateway.engines import launcher
+from gateway.engines.engine import MountRefused
 from gateway.engines.machine import Machine
 from gateway.engines.process import LaunchSpec
 
@@ -31,6 +32,7 @@ _REPEATED_FLAGS = ("middleware",)
 _PARALLEL_FLAGS = ("data-parallel-size", "pipeline-parallel-size", "tensor-parallel-size")
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _MAX_LORAS_AT_ONCE = 8
+_MAX_LORA_RANK = 16  # vLLM's own default
 
 
 class EngineArgsError(ValueError):
@@ -41,7 +43,8 @@ class EngineArgsError(ValueError):
 class EngineRequest:
     """One engine to start. `index` counts the replicas of a version; `threads` None means: as fits the machine.
 
-    `env` is added to the engine's environment; `empty_dir` is a folder with nothing in it.
+    `adapters` are folders by the engine's names for them. `env` is added to the engine's environment; `empty_dir` is a
+    folder with nothing in it.
     """
 
     model: str
@@ -98,9 +101,26 @@ def served_name(request: EngineRequest) -> str:
     return request.model
 
 
-def adapter_name(request: EngineRequest, adapter: str) -> str:
-    """The engine's name for an adapter, which is its public id."""
-    return f"{request.model}:{request.version}+{adapter}"
+def mount(request: EngineRequest, adapters: Mapping[str, Path]) -> EngineRequest:
+    """The same engine with other adapters, without its being started anew. Raises MountRefused if it has no room."""
+    room = {name: value for name, value in _adapter_flags(request).items() if name != "lora-modules"}
+    room |= {_plain_name(name): value for name, value in request.engine_args.items()}
+    needed = _adapter_flags(replace(request, adapters=adapters))
+    for name in ("enable-lora", "enable-tower-connector-lora"):
+        if needed.get(name) and room.get(name) is not True:
+            raise MountRefused(
+                f"the engine was started without {name}: set engine_args {{{name}: true}} for the version"
+            )
+    rank, most = max(map(_read_rank, adapters.values()), default=0), int(room.get("max-lora-rank") or _MAX_LORA_RANK)
+    if rank > most:
+        message = f"its rank is {rank}, and the engine was started for {most}"
+        raise MountRefused(f"{message}: set engine_args {{max-lora-rank: {_round_rank(rank)}}} for the version")
+    return replace(request, adapters=adapters, engine_args=room)
+
+
+def _round_rank(rank: int) -> int:
+    """The next rank that vLLM can be started for."""
+    return next((known for known in _LORA_RANKS if known >= rank), rank)
 
 
 def _plain_name(name: str) -> str:
@@ -139,7 +159,7 @@ def _adapter_flags(request: EngineRequest) -> dict[str, Any]:
         return {}
     rank = max(_read_rank(folder) for folder in request.adapters.values())
     modules = [
-        {"name": adapter_name(request, name), "path": str(folder), "base_model_name": served_name(request)}
+        {"name": name, "path": str(folder), "base_model_name": served_name(request)}
         for name, folder in request.adapters.items()
     ]
     manifests = [inspect(folder) for folder in request.adapters.values()]
@@ -150,7 +170,7 @@ def _adapter_flags(request: EngineRequest) -> dict[str, Any]:
         "enable-lora": True,
         "lora-modules": modules,
         "max-loras": min(len(modules), _MAX_LORAS_AT_ONCE),
-        "max-lora-rank": next((known for known in _LORA_RANKS if known >= rank), rank),
+        "max-lora-rank": _round_rank(rank),
     }
 
 
@@ -174,8 +194,9 @@ def _cpu_flags(wanted: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
 
 
 def _environment(request: EngineRequest, machine: Machine, is_parallel: bool) -> dict[str, str]:
-    # An API key meant for somebody else's vLLM would lock the gateway out of its own engine.
-    env = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_API_KEY": ""}
+    # An API key meant for somebody else's vLLM would lock the gateway out of its own engine. Adapters come and go at
+    # the gateway's word only: the engine listens on a socket of the gateway's own, whose relays pass on other routes.
+    env = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_API_KEY": "", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
     has_named_draft = (request.speculative or {}).get("model") is not None and find_draft(request) is None
     if request.checkpoint.is_dir() and not has_named_draft:
         env["HF_HUB_OFFLINE"] = "1"

@@ -6,12 +6,24 @@ that is started anew gets engines and counts.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
-from gateway.processes.messages import AnyMessage, Ask, Engines, Hurry, NewRoutes, RelayState, Report, Reports, Welcome
+from gateway.processes.messages import (
+    AdapterSet,
+    AnyMessage,
+    Ask,
+    Engines,
+    Hurry,
+    NewRoutes,
+    RelayState,
+    Report,
+    Reports,
+    SetAdapter,
+    Welcome,
+)
 from gateway.tasks import TaskSet
 from gateway.traffic.routes import Routes
 
@@ -36,17 +48,22 @@ MakeProcess = Callable[[Callable[[], Welcome], Callable[[AnyMessage], None]], Ke
 
 
 class Hub:
-    """Control and the relays of one gateway. `engines` gives the engines as they are; settings are JSON."""
+    """Control and the relays of one gateway. `engines` gives the engines as they are; settings are JSON.
+
+    `set_adapter` does what control asks of them, and says why if it refuses.
+    """
 
     def __init__(
         self,
         engines: Callable[[], Engines],
+        set_adapter: Callable[[SetAdapter], Awaitable[str | None]],
         control_settings: bytes,
         relay_settings: bytes,
         make_control: MakeProcess,
         make_relays: Sequence[MakeProcess],
     ) -> None:
         self._engines = engines
+        self._set_adapter = set_adapter
         started = int(time.time())
         self._relay_settings = relay_settings
         self._routes = Routes()
@@ -110,10 +127,15 @@ class Hub:
         if isinstance(message, NewRoutes):
             self._routes = message.routes
             self._send_to_relays(message)
+        elif isinstance(message, SetAdapter):
+            self._tasks.start(self._pass_on(message), "set an adapter")
         elif isinstance(message, Ask):
             self._asked[message.number] = set(range(len(self._relays)))
             self._send_to_relays(message)
             asyncio.get_running_loop().call_later(_ASK_TIMEOUT_S, self._answer, message.number)
+
+    async def _pass_on(self, message: SetAdapter) -> None:
+        self._control.send(AdapterSet(message.number, await self._set_adapter(message)))
 
     def _hear_relay(self, slot: int, message: AnyMessage) -> None:
         if isinstance(message, Report):

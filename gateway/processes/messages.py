@@ -50,6 +50,23 @@ class Alive(Message, frozen=True):
     """Control to main, again and again: its event loop still turns. A relay's reports say the same."""
 
 
+class SetAdapter(Message, frozen=True):
+    """Control to main: mount an adapter from a folder on a version's engines, or with None take it away."""
+
+    number: int
+    model: str
+    version: str
+    adapter: str
+    folder: str | None
+
+
+class AdapterSet(Message, frozen=True):
+    """Main to control: what became of the `SetAdapter` of that number; `fault` says why it was refused."""
+
+    number: int
+    fault: str | None = None
+
+
 class NewRoutes(Message, frozen=True):
     """Control to main, and on to every relay. `published_s` is the monotonic clock, one for the whole machine."""
 
@@ -90,4 +107,4 @@ class Reports(Message, frozen=True):
     relays: list[RelayState] = []
 
 
-AnyMessage = Welcome | Up | Hurry | Alive | Engines | NewRoutes | Report | Ask | Reports
+AnyMessage = Welcome | Up | Hurry | Alive | Engines | NewRoutes | Report | Ask | Reports | SetAdapter | AdapterSet

@@ -51,6 +51,8 @@ class Server:
             ("POST", "/v1/completions/render"): self._render,
             ("POST", "/v1/messages/count_tokens"): self._count_tokens,
             ("POST", "/v1/embeddings"): self._embed,
+            ("POST", "/v1/load_lora_adapter"): self._load_adapter,
+            ("POST", "/v1/unload_lora_adapter"): self._unload_adapter,
             **{("POST", path): self._generate for path in _GENERATING},
         }
 
@@ -120,6 +122,21 @@ class Server:
         body = _read(request)
         answer = make_answer(self._options, endpoint, body, request.headers.get("x-request-id"))
         await self._engine.give(endpoint, answer, exchange)
+
+    async def _load_adapter(self, request: Request, exchange: Exchange) -> None:
+        body = _read(request)
+        name, path = body["lora_name"], body["lora_path"]
+        if name in self._options.adapters:
+            message = f"The lora adapter '{name}' has already been loaded."
+            raise RefusalError(message, None, "InvalidUserInput", 400)
+        self._options.adapters[name] = path
+        await exchange.send(200, f"Success: LoRA adapter '{name}' added successfully.".encode(), "text/plain")
+
+    async def _unload_adapter(self, request: Request, exchange: Exchange) -> None:
+        name = _read(request)["lora_name"]
+        if self._options.adapters.pop(name, None) is None:
+            raise RefusalError(f"The lora adapter '{name}' cannot be found.", None, "NotFoundError", 404)
+        await exchange.send(200, f"Success: LoRA adapter '{name}' removed successfully.".encode(), "text/plain")
 
     async def _send_health(self, _request: Request, exchange: Exchange) -> None:
         await exchange.send(200, b"")

@@ -17,13 +17,14 @@ from gateway.traffic.split import Split
 class VersionRoute:
     """One version as relays see it.
 
-    `defaults` are request fields filled in where the client is silent, values as raw JSON. `state` says, for people,
-    why there are no replicas when there are none. `routing` names the policy that chooses among them.
+    `adapters` are the version's, with the engines' name for each. `defaults` are request fields filled in where the
+    client is silent, values as raw JSON. `state` says, for people, why there are no replicas when there are none.
+    `routing` names the policy that chooses among them.
     """
 
     name: str
     replicas: tuple[Replica, ...] = ()
-    adapters: frozenset[str] = frozenset()
+    adapters: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, bytes] = field(default_factory=dict)
     system_prompt: str | None = None
     state: str = "starting"
@@ -52,9 +53,7 @@ class Target(NamedTuple):
 
     def engine_name(self, replica: Replica) -> str:
         """The name under which `replica` serves this target."""
-        if self.adapter is None:
-            return replica.served_name
-        return f"{self.model.name}:{self.version.name}+{self.adapter}"
+        return replica.served_name if self.adapter is None else self.version.adapters[self.adapter]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
 from tests.support.pictures import image_part
-from tests.support.running_gateway import RunningGateway
+from tests.support.running_gateway import RunningGateway, wait_for
 
 pytestmark = pytest.mark.engine
 
@@ -54,6 +55,29 @@ def test_chat_prints_the_answer(demo: RunningGateway) -> None:
     picture = str(DEMO / "pictures" / name)
     done = gateway("chat", "--url", demo.url, "--model", "shapes:v2", "--image", picture, question)
     assert (done.stdout, done.stderr, done.returncode) == (f"{expected}\n", "", 0)
+
+
+def test_an_adapter_is_mounted_while_the_engine_runs(demo: RunningGateway, client: openai.OpenAI) -> None:
+    def ask(name: str) -> str | None:
+        data = base64.b64encode((DEMO / "pictures" / "pair.png").read_bytes()).decode()
+        question = "is the circle left or right of the square?"
+        content: Any = [image_part(f"data:image/png;base64,{data}"), {"type": "text", "text": question}]
+        messages: Any = [{"role": "user", "content": content}]
+        answer = client.chat.completions.create(model=name, messages=messages, max_tokens=20, logprobs=True)
+        assert answer.model == name
+        return (
+            str([token.logprob for token in answer.choices[0].logprobs.content or []])
+            if answer.choices[0].logprobs
+            else None
+        )
+
+    adapters = f"{demo.admin_url}/admin/v1/models/shapes/versions/v2/adapters"
+    mounted = httpx.post(adapters, json={"name": "again", "path": str(DEMO / "shapes-v2-mirror")}, timeout=60)
+    assert mounted.json() == {"id": "shapes:v2+again"}
+    wait_for(lambda: "shapes:v2+again" in [card.id for card in client.models.list()], 5)
+    assert ask("shapes:v2+again") == ask("shapes:v2+mirror") != ask("shapes:v2")
+    assert httpx.delete(f"{adapters}/again", timeout=60).status_code == 200
+    wait_for(lambda: "shapes:v2+again" not in [card.id for card in client.models.list()], 5)
 
 
 def test_models_shows_both_versions_ready(demo: RunningGateway) -> None:

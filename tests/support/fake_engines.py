@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from gateway.engines.engine import EngineSpec, ProbeFailed, SmokePrompt
@@ -75,6 +76,8 @@ class FakeProbe:
         self.healthy = True
         self.fault: str | None = None
         self.is_final = False
+        self.mount_fault: str | None = None
+        self.mounted: list[tuple[str, str]] = []
         self.smoke: tuple[SmokePrompt, ...] = ()
         self.name: str | None = "shapes"
         self.warmed: list[tuple[bool, tuple[str, ...]]] = []
@@ -104,8 +107,22 @@ class FakeProbe:
         if self.fault is not None:
             raise ProbeFailed(self.fault, is_final=self.is_final)
 
+    async def load_adapter(self, name: str, folder: Path) -> None:
+        await asyncio.sleep(0)
+        if self.mount_fault is not None:
+            raise ProbeFailed(self.mount_fault)
+        self.mounted.append(("load", name))
+
+    async def unload_adapter(self, name: str) -> None:
+        self.mounted.append(("unload", name))
+
     async def close(self) -> None:
         self.is_closed = True
+
+
+def remakeable(spec: EngineSpec) -> EngineSpec:
+    """The same engine, which takes other adapters."""
+    return replace(spec, remake=lambda adapters: replace(remakeable(spec), adapters=adapters))
 
 
 def engine_spec(folder: Path, name: str = "shapes:v1#0", *, can_fork: bool = False) -> EngineSpec:

@@ -10,7 +10,7 @@ from gateway.traffic.split import Split
 
 VERSIONS = {
     "v1": VersionRoute("v1", max_model_len=1024),
-    "v2": VersionRoute("v2", adapters=frozenset({"mirror"}), max_model_len=2048),
+    "v2": VersionRoute("v2", adapters={"mirror": "shapes:v2+mirror"}, max_model_len=2048),
 }
 ROUTES = Routes(
     {"org/shapes": ModelRoute("org/shapes", VERSIONS, Split.from_weights("s", {"v1": 1.0}), (), 1_700_000_000)}

@@ -11,9 +11,10 @@ from gateway.engines.engine import Admission, EngineSpec, EngineState
 from gateway.engines.keeper import KeeperTiming, KeeperTools
 from gateway.engines.remote import RemoteSpec
 from gateway.engines.supervisor import Supervisor
+from gateway.errors import BadRequest, UnknownModel
 from gateway.settings import ModelSettings, Settings
 from gateway.traffic.routes import RouteBoard, Routes
-from tests.support.fake_engines import FakeProbe, FakeSpawner, engine_spec, remote_spec, until
+from tests.support.fake_engines import FakeProbe, FakeSpawner, engine_spec, remakeable, remote_spec, until
 
 SETTINGS = Settings(
     models=(
@@ -46,7 +47,8 @@ class Bench:
         self.supervisor = Supervisor(tools, timing, lambda spec: self.remote)
         self.control = Control(SETTINGS, self.supervisor, self.board.publish)
         one, two = engine_spec(folder, "shapes:v1#0"), engine_spec(folder, "shapes:v2#0")
-        self.specs: list[EngineSpec | RemoteSpec] = [one, replace(two, socket=folder / "other.sock")]
+        two = replace(two, socket=folder / "other.sock", adapters=(("shapes:v2+mirror", folder),))
+        self.specs: list[EngineSpec | RemoteSpec] = [one, two]
 
     async def come_up(self) -> None:
         self.supervisor.start(self.specs)
@@ -121,6 +123,42 @@ async def test_people_see_shares_states_and_reasons(tmp_path: Path) -> None:
     assert two["engines"][0]["reason"] == "no such folder"
     assert two["adapters"] == ["mirror"]
     assert (one["endpoints"], far["endpoints"]) == ([], ["http://a:1", "http://b:1"])
+    await bench.supervisor.close()
+
+
+async def test_an_adapter_is_known_when_every_ready_engine_of_the_version_has_it(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    one = remakeable(engine_spec(tmp_path, "shapes:v1#0"))
+    bench.specs = [one, replace(remakeable(engine_spec(tmp_path, "shapes:v1#1")), socket=tmp_path / "b.sock")]
+    await bench.come_up()
+    await bench.control.set_adapter("shapes", "v1", "new", tmp_path)
+    assert "shapes:v1+new" in bench.board.routes.public_names()
+    keepers = list(bench.supervisor._keepers.values())
+    keepers[0].status = replace(keepers[0].status, adapters=())
+    bench.control.note()
+    assert "shapes:v1+new" not in bench.board.routes.public_names()
+    await bench.supervisor.close()
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "name", "kind", "said"),
+    [
+        ("none", "v1", "a", UnknownModel, "none:v1 is not served here"),
+        ("shapes", "none", "a", UnknownModel, "shapes:none is not served here"),
+        ("shapes", "v1", "a/b", BadRequest, "The name of an adapter should be letters"),
+        ("shapes", "v1", "", BadRequest, "The name of an adapter"),
+        ("shapes", "far", "a", BadRequest, "shapes:far+a: shapes:far has no engine here that takes adapters."),
+        ("shapes", "v1", "a", BadRequest, "shapes:v1 has no engine here that takes adapters"),
+    ],
+)
+async def test_what_cannot_be_mounted_is_refused(
+    tmp_path: Path, model: str, version: str, name: str, kind: type[BadRequest], said: str
+) -> None:
+    bench = Bench(tmp_path)
+    await bench.come_up()
+    with pytest.raises(kind) as caught:
+        await bench.control.set_adapter(model, version, name, tmp_path)
+    assert said in caught.value.message
     await bench.supervisor.close()
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from gateway.engines.engine import MountRefused
 from gateway.engines.machine import Machine
-from gateway.engines.vllm import EngineArgsError, EngineRequest, adapter_name, build_launch_spec, is_forkable
+from gateway.engines.vllm import EngineArgsError, EngineRequest, build_launch_spec, is_forkable, mount
 from tests.support.safetensors_files import write_adapter, write_tensors
 
 SMALL = Machine(cores=2, memory_bytes=24 * 2**30)
@@ -71,7 +72,9 @@ def test_on_a_gpu_vllms_own_defaults_stand() -> None:
         "--enable-scale-out",
         "--disable-uvicorn-access-log",
     }
-    assert set(env(cpu=False)) == {"VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "VLLM_API_KEY"}
+    assert set(env(cpu=False)) == {
+        "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "VLLM_API_KEY", "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
+    }  # fmt: skip
 
 
 def test_on_a_cpu_it_is_made_small() -> None:
@@ -157,8 +160,8 @@ def test_speculative_decoding_is_passed_as_json() -> None:
 
 def test_adapters_are_served_under_their_public_ids(tmp_path: Path) -> None:
     adapters = {
-        "colours": adapter(tmp_path / "a", r=4),
-        "big": adapter(tmp_path / "b", r=12, rank_pattern={"lm_head": 20}),
+        "shapes:v1+colours": adapter(tmp_path / "a", r=4),
+        "shapes:v1+big": adapter(tmp_path / "b", r=12, rank_pattern={"lm_head": 20}),
     }
     found = flags(adapters=adapters)
     assert found["--enable-lora"] == []
@@ -168,7 +171,28 @@ def test_adapters_are_served_under_their_public_ids(tmp_path: Path) -> None:
         {"name": "shapes:v1+colours", "path": str(tmp_path / "a"), "base_model_name": "shapes"},
         {"name": "shapes:v1+big", "path": str(tmp_path / "b"), "base_model_name": "shapes"},
     ]
-    assert adapter_name(REQUEST, "colours") == "shapes:v1+colours"
+
+
+def test_adapters_are_mounted_where_the_engine_has_room(tmp_path: Path) -> None:
+    small, big = adapter(tmp_path / "a", r=4), adapter(tmp_path / "b", r=12)
+    request = replace(REQUEST, adapters={"shapes:v1+a": big})
+    mounted = mount(request, {"shapes:v1+b": small})
+    found = build_launch_spec(mounted, SMALL)
+    assert "--max-lora-rank=16" in found.args, "as it was started"
+    emptied = mount(mounted, {})
+    assert "--enable-lora" in build_launch_spec(emptied, SMALL).args, "adapters may come again"
+    assert mount(emptied, {"shapes:v1+a": big}).adapters == {"shapes:v1+a": big}
+
+
+def test_adapters_are_refused_where_it_has_none(tmp_path: Path) -> None:
+    big = adapter(tmp_path / "b", r=20)
+    with pytest.raises(MountRefused, match=r"without enable-lora: set engine_args \{enable-lora: true\}"):
+        mount(REQUEST, {"shapes:v1+b": big})
+    request = replace(REQUEST, engine_args={"enable_lora": True})
+    with pytest.raises(MountRefused, match=r"its rank is 20, and the engine was started for 16.*max-lora-rank: 32\}"):
+        mount(request, {"shapes:v1+b": big})
+    roomy = replace(REQUEST, engine_args={"enable-lora": True, "max-lora-rank": 32})
+    assert mount(roomy, {"shapes:v1+b": big}).adapters == {"shapes:v1+b": big}
 
 
 def test_an_engine_is_told_of_adapters_that_change_how_a_model_sees(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from functools import partial
 from gateway.engines.engine import EngineState, EngineStatus
 from gateway.processes.hub import Hub
 from gateway.processes.messages import (
+    AdapterSet,
     Alive,
     AnyMessage,
     Ask,
@@ -15,6 +16,7 @@ from gateway.processes.messages import (
     RelayState,
     Report,
     Reports,
+    SetAdapter,
     Welcome,
 )
 from gateway.tasks import TaskSet
@@ -72,6 +74,8 @@ class FakeProcess:
 class Bench:
     def __init__(self, relays: int = 2, can_relay_start: bool = True) -> None:
         self.engines = Engines()
+        self.fault: str | None = None
+        self.set: list[SetAdapter] = []
         self.made: list[FakeProcess] = []
 
         def make(
@@ -81,8 +85,23 @@ class Bench:
             return self.made[-1]
 
         makers = [partial(make, can_relay_start)] * relays
-        self.hub = Hub(lambda: self.engines, b"all", b"server", partial(make, True), makers)
+        self.hub = Hub(lambda: self.engines, self.set_adapter, b"all", b"server", partial(make, True), makers)
         self.control, *self.relays = self.made
+
+    async def set_adapter(self, asked: SetAdapter) -> str | None:
+        self.set.append(asked)
+        return self.fault
+
+
+async def test_what_control_asks_of_the_engines_is_done_and_told() -> None:
+    bench = Bench()
+    for number, fault in ((1, None), (2, "no room")):
+        asked = SetAdapter(number, "m", "v1", "a", "/a")
+        bench.fault = fault
+        bench.control.say(asked)
+        await until(lambda number=number: len(bench.control.told) == number)
+    assert [asked.number for asked in bench.set] == [1, 2]
+    assert bench.control.told == [AdapterSet(1), AdapterSet(2, "no room")]
 
 
 async def test_routes_reach_every_relay_and_are_kept_for_those_that_come_later() -> None:

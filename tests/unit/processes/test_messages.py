@@ -25,7 +25,7 @@ from gateway.traffic.split import Split
 
 REPLICA = Replica("v1-0", "m", "v1", "unix:///run/0.sock", "org/m")
 VERSION = VersionRoute(
-    "v1", (REPLICA,), frozenset({"a"}), {"temperature": b"0.0"}, "Look.", "ready", 2048, "round_robin"
+    "v1", (REPLICA,), {"a": "m:v1+a@0f"}, {"temperature": b"0.0"}, "Look.", "ready", 2048, "round_robin"
 )
 ROUTES = Routes({"m": ModelRoute("m", {"v1": VERSION}, Split.from_weights("m", {"v1": 1.0}), ("user",), 5)})
 STATUS = EngineStatus("m:v1#0", "m", "v1", EngineState.FAILED, 1.5, reason="no memory", tail=("a", "b"), pid=7)

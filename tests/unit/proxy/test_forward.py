@@ -47,7 +47,7 @@ def routes(
 ) -> Routes:  # fmt: skip
     replicas = tuple(Replica(f"v1-{n}", "shapes", "v1", address, served_name) for n, address in enumerate(addresses))
     versions = {
-        "v1": VersionRoute("v1", replicas, frozenset({"mirror"}), {"top_k": b"5"}, routing=routing),
+        "v1": VersionRoute("v1", replicas, {"mirror": "shapes:v1+mirror"}, {"top_k": b"5"}, routing=routing),
         "v2": VersionRoute("v2", state="warming"),
     }
     split = Split.from_weights("shapes", {"v1": 1.0, "v2": 0.0})
