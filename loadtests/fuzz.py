@@ -62,6 +62,11 @@ def write_canary(number: int) -> bytes:
     return b"canary-%d-%08x-" % (number, zlib.crc32(b"%d" % number))
 
 
+def list_whole(data: bytes) -> set[int]:
+    """Whose canaries are in it, those that are whole."""
+    return {int(found[1]) for found in CANARY.finditer(data) if found[0] == write_canary(int(found[1]))}
+
+
 class Fuzzer:
     """One run: the gateway in the middle, and what was seen."""
 
@@ -109,6 +114,7 @@ class Fuzzer:
                 body = await reader.readexactly(int(length[1])) if length else b""
                 found = CANARY.search(body)
                 canary = found[0] if found else b"none"
+                self.compare_trace(list_whole(head), list_whole(body))
                 data = self.mangle(self.build_answer(canary), 0.5)
                 # As engines do it: a write for each event, whole chunks where nothing was mangled.
                 by_event = [piece + b"\n\n\r\n" for piece in data.split(b"\n\n\r\n")]
@@ -124,6 +130,12 @@ class Fuzzer:
             pass
         finally:
             writer.close()
+
+    def compare_trace(self, head: set[int], body: set[int]) -> None:
+        """The trace that reaches an engine is of the client whose body does."""
+        self.seen["traces"] += bool(head)
+        if head and body and head != body:
+            self.faults.append(f"the trace of {head} came with the body of {body}")
 
     def build_answer(self, canary: bytes) -> bytes:
         """A right answer, whole or streamed, in one of the framings of HTTP/1.1."""
@@ -174,7 +186,7 @@ class Fuzzer:
         for status in re.findall(rb"HTTP/1\.[01] (\d{3})", got)[:1]:
             self.seen[status.decode()] += 1
         # One that the fuzzer itself has mangled does not fit its checksum.
-        whole = {int(found[1]) for found in CANARY.finditer(got) if found[0] == write_canary(int(found[1]))}
+        whole = list_whole(got)
         if foreign := whole - {number}:
             self.faults.append(f"client {number} got bytes of {sorted(foreign)[:3]}")
 
@@ -194,6 +206,9 @@ class Fuzzer:
             )
         if self.rng.random() < 0.3:
             head += b"x-request-id: %d\r\n" % self.rng.randrange(1000)
+        if self.rng.random() < 0.3:
+            trace = [b"traceparent: " + canary + b"\r\n", b"tracestate: a=" + canary + b"\r\n"]
+            head += b"".join(self.rng.sample(trace, self.rng.randint(1, 2)))
         if self.rng.random() < 0.3:
             half = len(body) // 2
             chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:half], body[half:]) if part)

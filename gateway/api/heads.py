@@ -14,6 +14,7 @@ from gateway.proxy.headers import TRACE_HEADERS, lines_for_engine, write_lines
 _ENDPOINTS = {path.encode(): endpoint for path, endpoint in ENDPOINTS.items()}
 MAX_HEAD_BYTES = 64 * 1024
 _MAX_HEADERS = 200
+_VARYING = (b"x-request-id", *TRACE_HEADERS)
 _NO_TRACE = [None] * len(TRACE_HEADERS)
 
 
@@ -42,7 +43,7 @@ class HeadReader:
     def __init__(self, keys: KeyRing | None, max_body_bytes: int) -> None:
         self.max_body_bytes = max_body_bytes
         self._keys = keys
-        self._known = HeadMemo[RequestHead](b"x-request-id", *TRACE_HEADERS)
+        self._known = HeadMemo[RequestHead](*_VARYING)
 
     def recall(self, data: bytes) -> tuple[RequestHead, bytes | None, bytes, bytes] | None:
         """Head, offered id, trace lines and body if `data` is one whole request with a known head.
@@ -77,10 +78,10 @@ class HeadReader:
         _check_kind(by_name)
         if int(by_name.pop(b"content-length", b"0")) > self.max_body_bytes:
             raise too_large(self.max_body_bytes)
-        for name in (b"x-request-id", *TRACE_HEADERS):
+        for name in _VARYING:
             by_name.pop(name, None)
         head = RequestHead(endpoint, by_name, lines_for_engine(headers), is_chunked, is_lasting, caller)
-        if data:
+        if data and len(headers) <= _MAX_HEADERS - len(_VARYING):  # what varies may come on top of a known head
             self._known.remember(data, headers, head)
         return head
 

@@ -292,6 +292,11 @@ class Exchange:
         self.started_s = self.last_s = upstream.now_s()
         self.paused_s: float | None = None
 
+    @property
+    def is_sent(self) -> bool:
+        """The request is on its way to the engine, or there."""
+        return self._connection is not None
+
     def start(self, connection: Connection, *, is_kept: bool) -> None:
         """Send the request over an open connection."""
         self._connection, self._is_kept = connection, is_kept

@@ -13,7 +13,6 @@ from gateway.errors import (
     OperatorFault,
     UnknownRoute,
     UpstreamFailed,
-    UpstreamTimeout,
 )
 from gateway.fleet.replica import Replica
 from gateway.proxy import body as request_body
@@ -61,7 +60,6 @@ class Forwarder:
         fields = request_body.parse_fields(call.body)
         target, sticky_key = self._place(call, fields, routes)
         replica = self._choose(target, fields, sticky_key)
-        is_streaming = request_body.is_streaming(fields)
         hides_usage = not request_body.wants_usage(fields)
         engine_name = target.engine_name(replica)
         endpoint = call.head.endpoint
@@ -69,11 +67,12 @@ class Forwarder:
         call.record.body_bytes = len(call.body)
         call.body = b""
         call.record.replica = replica.name
+        call.record.sent_s = time.monotonic()
         # An adapter's answers carry the adapter's own name, which is its public name.
         renaming = None if engine_name == target.public_name else Renaming(engine_name, target.public_name)
         passage = Passage(
-            call, client, renaming, is_streaming=is_streaming, hides_usage=hides_usage, running=self.running,
-            address=replica.address,
+            call, client, renaming, is_streaming=request_body.is_streaming(fields), hides_usage=hides_usage,
+            running=self.running, address=replica.address,
         )  # fmt: skip
         size = len(body[0]) if len(body) == 1 else sum(map(len, body))
         lines = call.head.engine_lines + call.trace_lines
@@ -189,7 +188,7 @@ class Passage:
         """The client is gone: close the engine's connection, which stops its work."""
         if not self.is_over:
             exchange = self._exchange
-            self._settle(is_cut=True)
+            self._settle(is_cut=exchange is not None and exchange.is_sent)
             self._call.record.status, self._call.record.outcome = 499, "hung_up"
             if exchange is not None:
                 exchange.abort()
@@ -245,7 +244,7 @@ class Passage:
         if self._events is not None:
             self._finish_stream("broken", error_event(error, self._call.head.endpoint))
         else:
-            self._settle(is_cut=isinstance(error, UpstreamFailed | UpstreamTimeout))
+            self._settle(is_cut=isinstance(error, UpstreamFailed))
             self._client.refuse(error)
 
     def _finish_stream(self, outcome: str, ending: bytes) -> None:
@@ -277,7 +276,7 @@ class Passage:
     def _settle(self, *, is_cut: bool = False) -> None:
         """Give the slot back and count what a stream has used, on every way out.
 
-        Where an answer `is_cut`, the engine has not said what it cost.
+        Where an answer `is_cut`, the engine has not said what it cost. An error costs nothing.
         """
         self.is_over = True
         self._exchange = None  # it holds us as its reader: a circle would wait for the garbage collector
@@ -288,8 +287,8 @@ class Passage:
             del self._running[self._address]  # addresses come and go
         record = self._call.record
         if self._events is None:
-            record.is_estimated = is_cut
-            if is_cut and self._is_streaming:
+            record.is_estimated = is_cut and self._head.status < 400
+            if record.is_estimated and (self._is_streaming or not self._call.head.endpoint.is_generation):
                 record.tokens_out = 0  # the first would have begun the stream
         else:
             _count(record, self._events.usage)
@@ -297,6 +296,7 @@ class Passage:
                 # The engine reports usage at the very end. Until then an event is a token, but for the first.
                 count = self._events.event_count + (self._shortcut.event_count if self._shortcut is not None else 0)
                 record.tokens_out, record.is_estimated = max(0, count - 1), True
+                record.tokens_in = self._events.prompt_tokens
 
 
 def placement_lines(record: RequestRecord) -> bytes:

@@ -20,6 +20,7 @@ Head = TypeVar("Head")
 
 
 Values = list[bytes | None]
+"""The values of a head's varying headers, in the order of their names; None for one that is not there."""
 
 
 class HeadMemo(Generic[Head]):
@@ -92,7 +93,7 @@ def _cut(data: bytes, beginnings: Sequence[bytes]) -> tuple[bytes, Values, int, 
     if at < 0 or not digits.isdigit() or len(digits) > _MOST_DIGITS:
         return None
     values: Values = []
-    cuts = None
+    cuts = [(at, stop)]
     for beginning in beginnings:
         value_at = folded.find(beginning)
         if value_at < 0:
@@ -103,12 +104,9 @@ def _cut(data: bytes, beginnings: Sequence[bytes]) -> tuple[bytes, Values, int, 
         if not _PLAIN.fullmatch(value):
             return None
         values.append(value)
-        if cuts is None:
-            cuts = [(at, stop)]
         cuts.append((value_at, value_stop))
-    if cuts is None:
-        return lines[:at] + lines[stop:], values, int(digits), end + 4
-    cuts.sort(reverse=True)
+    if len(cuts) > 1:
+        cuts.sort(reverse=True)
     for begin, behind in cuts:
         lines = lines[:begin] + lines[behind:]
     return lines, values, int(digits), end + 4

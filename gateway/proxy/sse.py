@@ -48,6 +48,7 @@ class _Response(msgspec.Struct):
 class _Envelope(msgspec.Struct):
     usage: Usage | None = None
     response: _Response | None = None
+    message: _Response | None = None
 
 
 _envelope_decoder = msgspec.json.Decoder(_Envelope)
@@ -60,6 +61,15 @@ def read_usage(document: bytes) -> Usage | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return envelope.usage or (envelope.response.usage if envelope.response else None)
+
+
+def read_prompt_tokens(document: bytes) -> int | None:
+    """The prompt's tokens where the first event of a stream tells them, as that of Anthropic's protocol does."""
+    try:
+        message = _envelope_decoder.decode(document).message
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return message.usage.tokens_in if message is not None and message.usage is not None else None
 
 
 class Renaming:
@@ -80,12 +90,14 @@ class Renaming:
 class EventStream:
     """One event stream being relayed. `feed` it what comes; it gives back what may go on to the client.
 
-    `usage` holds the last usage seen, `event_count` the events; `has_ended` tells whether the stream's own last event
-    has passed. Whole events with none of `stops` need not be fed, unless the stream `is_holding` the beginning of one.
+    `usage` holds the last usage seen, `prompt_tokens` what was said of the prompt before; `event_count` counts events,
+    `has_ended` tells whether the stream's own last event has passed. Whole events with none of `stops` need not be fed,
+    unless the stream `is_holding` the beginning of one.
     """
 
     def __init__(self, endpoint: Endpoint, *, hides_usage: bool, renaming: Renaming | None = None) -> None:
         self.usage: Usage | None = None
+        self.prompt_tokens: int | None = None
         self.has_ended = False
         self.event_count = 0
         self._hints = tuple(value for _, value in endpoint.last_events)
@@ -147,7 +159,10 @@ class EventStream:
 
     def _pass(self, event: bytes) -> bytes:
         if _USAGE_KEY in event:
-            self.usage = read_usage(_event_data(event)) or self.usage
+            document = _event_data(event)
+            self.usage = read_usage(document) or self.usage
+            if self.usage is None:
+                self.prompt_tokens = read_prompt_tokens(document)
             if self._hides_usage and _NO_CHOICES.search(event):
                 return event[: len(event) - len(event.lstrip(b"\r\n"))]  # blank lines that came before it
         return event if self._renaming is None else self._renaming.apply(event)

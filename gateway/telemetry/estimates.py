@@ -8,15 +8,31 @@ _KEPT = 0.98  # of what was known, with each new request: some fifty count
 
 
 @dataclass(slots=True)
-class _Kind:
-    """What requests to one route of one version came to. `prompts` has mean prompts, in tokens, by size of the body.
+class _Mean:
+    """A mean in which old values count less and less."""
 
-    Bodies of 2^(n-1) up to 2^n bytes are of one size: a short question here, a picture there.
+    total: float = 0.0
+    weight: float = 0.0
+
+    def add(self, value: float, weight: float = 1.0) -> None:
+        self.total = self.total * _KEPT + value
+        self.weight = self.weight * _KEPT + weight
+
+    def tell(self) -> float:
+        return self.total / self.weight if self.weight else 0.0
+
+
+@dataclass(slots=True)
+class _Kind:
+    """What requests to one route of one version came to.
+
+    `prompts` are their prompts in tokens, by size of the body: bodies of 2^(n-1) up to 2^n bytes are of one size, a
+    short question here, a picture there. `pace` is tokens by seconds, `most_out` the longest answer.
     """
 
-    prompts: dict[int, float] = field(default_factory=dict)
-    tokens: float = 0.0
-    seconds: float = 0.0
+    prompts: dict[int, _Mean] = field(default_factory=dict)
+    pace: _Mean = field(default_factory=_Mean)
+    most_out: int = 0
 
 
 class TokenEstimates:
@@ -25,29 +41,34 @@ class TokenEstimates:
     def __init__(self) -> None:
         self._kinds: dict[tuple[str, str, str], _Kind] = {}
 
-    def learn(self, record: RequestRecord, total_s: float) -> None:
-        """The engine has counted the tokens of this request."""
+    def learn(self, record: RequestRecord, worked_s: float) -> None:
+        """The engine has counted the tokens of this request, which it had for so many seconds."""
         key = (record.model, record.version, record.path)
         kind = self._kinds.get(key)
         if kind is None:
             kind = self._kinds[key] = _Kind()
-        tokens_in, size = record.tokens_in or 0, record.body_bytes.bit_length()
-        kind.prompts[size] = tokens_in + (kind.prompts.get(size, tokens_in) - tokens_in) * _KEPT
-        kind.tokens = kind.tokens * _KEPT + (record.tokens_out or 0)
-        kind.seconds = kind.seconds * _KEPT + total_s
+        size = record.body_bytes.bit_length()
+        prompts = kind.prompts.get(size)
+        if prompts is None:
+            prompts = kind.prompts[size] = _Mean()
+        tokens_out = record.tokens_out or 0
+        prompts.add(record.tokens_in or 0)
+        kind.pace.add(tokens_out, worked_s)
+        if tokens_out > kind.most_out:
+            kind.most_out = tokens_out
 
-    def fill(self, record: RequestRecord, total_s: float) -> None:
+    def fill(self, record: RequestRecord, worked_s: float) -> None:
         """Set what is missing of the tokens of a request that was cut; what nothing is known of stays None.
 
         The prompt is the mean of those in the nearest size of body. An answer that was no stream had come as far as the
-        version's tokens by seconds allow.
+        version's pace allows, and no further than its longest answer.
         """
         kind = self._kinds.get((record.model, record.version, record.path))
         if kind is None:
             return
         if record.tokens_in is None:
             size = record.body_bytes.bit_length()
-            nearest = min(kind.prompts, key=lambda known: abs(known - size))
-            record.tokens_in = round(kind.prompts[nearest])
-        if record.tokens_out is None and kind.seconds:
-            record.tokens_out = round(kind.tokens / kind.seconds * total_s)
+            nearest = min(sorted(kind.prompts), key=lambda known: abs(known - size))
+            record.tokens_in = round(kind.prompts[nearest].tell())
+        if record.tokens_out is None:
+            record.tokens_out = min(kind.most_out, round(kind.pace.tell() * worked_s))

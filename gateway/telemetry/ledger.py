@@ -40,7 +40,7 @@ class RequestLedger:
         self._timer: asyncio.TimerHandle | None = None
 
     def settle(self, record: RequestRecord) -> None:
-        """The request is over: nothing of its record changes any more."""
+        """The request is over; what its record lacks of tokens is filled in when it is told."""
         self._settled.append((record, time.monotonic()))
         if len(self._settled) >= _TELL_AT:
             self.tell()
@@ -56,9 +56,9 @@ class RequestLedger:
         for record, ended_s in settled:
             total_s = ended_s - record.started_s
             if record.is_estimated:
-                self._estimates.fill(record, total_s)
+                self._estimates.fill(record, ended_s - record.sent_s)
             elif record.tokens_in is not None:
-                self._estimates.learn(record, total_s)
+                self._estimates.learn(record, ended_s - record.sent_s)
             self._counter.count(record, total_s)
         if self._log is not None and settled:
             self._log.write(settled)

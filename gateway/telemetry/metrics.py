@@ -111,7 +111,7 @@ def _tell(counts: RelayCounts, running: Mapping[str, int]) -> Iterator[Metric]:
     )
     tokens = CounterMetricFamily(
         "gateway_tokens",
-        "Tokens. Estimated: of requests that ended before the engine gave its count.",
+        "Tokens. Estimated: of requests of which the engine gave no count.",
         labels=(*_TARGET, "direction", "estimated"),
     )
     first = HistogramMetricFamily("gateway_first_byte_seconds", "Until the answer began.", labels=_TARGET)

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class RequestRecord:
-    """What one request came to; filled while it runs, told once at its end. Durations in seconds.
+    """What one request came to; filled while it runs, by the ledger at its end. Durations in seconds.
 
     `status` 499 means that the client hung up. Tokens are the engine's own count, or, where `is_estimated`, our
     judgement of a request that ended before the engine could say: see `TokenEstimates`; of a stream, the events that
-    came. `body_bytes` is the length of what the client sent.
+    came. `body_bytes` is the length of what the client sent, `sent_s` when it was sent to an engine, by the clock of
+    `started_s`.
     """
 
     request_id: str
@@ -25,6 +26,7 @@ class RequestRecord:
     tokens_out: int | None = None
     is_estimated: bool = False
     body_bytes: int = 0
+    sent_s: float = 0.0
 
 
 Settled = tuple[RequestRecord, float]

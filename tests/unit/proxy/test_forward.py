@@ -110,6 +110,7 @@ class FakeExchange:
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.is_sent = True
 
     def pause(self) -> None:
         self.told.append("pause")
@@ -406,6 +407,7 @@ async def test_a_hang_up_before_the_connection_is_open_sends_nothing(tmp_path: P
         asked.passage.hang_up()
         await asyncio.sleep(0.01)
         assert (asked.engine.requests, asked.client.steps, asked.relay.running) == ([], [], {})
+        assert not asked.record.is_estimated, "no engine has worked on it"
 
 
 async def test_the_tokens_of_an_aborted_stream_are_estimated() -> None:
@@ -449,6 +451,26 @@ async def test_a_stream_that_had_not_begun_had_no_tokens() -> None:
     told = Told({"model": "shapes", "stream": True})
     told.passage.hang_up()
     assert (told.record.tokens_in, told.record.tokens_out, told.record.is_estimated) == (None, 0, True)
+
+
+async def test_an_error_that_is_cut_costs_nothing() -> None:
+    told = Told({"model": "shapes"})
+    told.passage.on_head(AnswerHead(400, b"", is_stream=False))
+    told.passage.hang_up()
+    assert not told.record.is_estimated
+
+
+async def test_what_generates_nothing_has_no_tokens_out() -> None:
+    told = Told({"model": "shapes", "input": "a"}, path="/v1/embeddings")
+    told.passage.hang_up()
+    assert (told.record.tokens_out, told.record.is_estimated) == (0, True)
+
+
+async def test_the_prompt_that_a_stream_told_at_its_beginning_is_kept() -> None:
+    start = b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":77,"output_tokens":0}}}\n\n'
+    told = Told(path="/v1/messages").begun(start, *WORDS)
+    told.passage.hang_up()
+    assert (told.record.tokens_in, told.record.is_estimated) == (77, True)
 
 
 @pytest.mark.parametrize(

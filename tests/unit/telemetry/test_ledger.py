@@ -98,9 +98,10 @@ def test_nothing_settled_writes_nothing() -> None:
 def test_a_request_that_was_cut_is_told_with_what_those_before_it_came_to() -> None:
     told: Told = []
     ledger = RequestLedger(Listener(told), Listener(told))
-    ledger.settle(RequestRecord("id1", "/v1/x", 10.5, body_bytes=90, tokens_in=30, tokens_out=10))
-    ledger.settle(RequestRecord("id2", "/v1/x", 11.5, body_bytes=100, is_estimated=True))
-    ledger.settle(RequestRecord("id3", "/v1/x", 10.5, body_bytes=90))
+    ledger.settle(RequestRecord("id1", "/v1/x", 1.0, body_bytes=90, sent_s=10.5, tokens_in=30, tokens_out=10))
+    ledger.settle(RequestRecord("id2", "/v1/x", 1.0, body_bytes=100, sent_s=11.5, is_estimated=True))
+    ledger.settle(RequestRecord("id3", "/v1/x", 1.0, body_bytes=90, sent_s=10.5))
+    ledger.settle(RequestRecord("id4", "/v1/x", 1.0, body_bytes=100, sent_s=11.5, is_estimated=True))
     ledger.tell()
     counted = [(record.tokens_in, record.tokens_out) for kind, record, _ in told if kind == "counted"]
-    assert counted == [(30, 10), (30, 5), (None, None)]
+    assert counted == [(30, 10), (30, 5), (None, None), (30, 5)]
