@@ -97,10 +97,10 @@ def check(path: Path, base: Path | None = None, *, against: Path | None = None, 
     )
 
 
-def check_draft(path: Path, base: Path) -> Finding | None:
+def check_draft(path: Path, base: Path, *, trusts_code: bool = False) -> Finding | None:
     """What keeps the folder from being the draft of `base` in speculative decoding, None if nothing does."""
     draft = read_contents(path)
-    own = [*describe(draft).findings, *_judge(draft, trusts_code=False)]
+    own = [*describe(draft).findings, *_judge(draft, trusts_code=trusts_code)]
     fault = next((f for f in own if f.severity == "error" and f.code not in _FINE_IN_DRAFTS), None)
     if fault is not None:
         return error("draft-unusable", fault.file, f"the draft {path} cannot be used: {fault.message}", fault.mend)

@@ -76,6 +76,8 @@ class _Language:
         heads = text.whole("num_attention_heads")
         if not hidden or not vocabulary or not layers or not inner or not heads or layers > _MOST_LAYERS:
             return None
+        if kind == "mistral" and not text.whole("num_key_value_heads"):
+            return None  # its class has a number of its own for what is left out
         head = text.whole("head_dim") or (128 if is_qwen3 else hidden // heads)
         has_bias = text.flag("attention_bias") or False
         return cls(
@@ -146,7 +148,8 @@ def _draw_qwen3_vision(vision: Fields) -> Iterator[tuple[str, Shape]]:
         yield from _list_linear(f"{block}.mlp.linear_fc1", inner, hidden)
         yield from _list_linear(f"{block}.mlp.linear_fc2", hidden, inner)
     taps = vision.get("deepstack_visual_indexes")
-    mergers = [f"visual.deepstack_merger_list.{number}" for number in range(len(taps) if isinstance(taps, list) else 0)]
+    count = min(len(taps), depth) if isinstance(taps, list) else 0
+    mergers = [f"visual.deepstack_merger_list.{number}" for number in range(count)]
     for merger, norm in (("visual.merger", hidden), *((name, merged) for name in mergers)):
         yield from _list_norm(f"{merger}.norm", norm)
         yield from _list_linear(f"{merger}.linear_fc1", merged, merged)

@@ -52,8 +52,13 @@ class Contents:
 
     @property
     def is_mistral(self) -> bool:
-        """True for Mistral's own form of a checkpoint, of which only the weights are looked at."""
-        return self.folder.has("params.json") and not self.folder.has("config.json")
+        """True for Mistral's own form of a checkpoint, of which only the weights are looked at.
+
+        Where both forms are there, the engine takes this one.
+        """
+        return self.folder.has("params.json") and (
+            not self.folder.has("config.json") or bool(self.folder.find(r"consolidated.*\.safetensors"))
+        )
 
 
 def read_contents(path: Path) -> Contents:

@@ -5,6 +5,7 @@ save of a training has another digest; a single number changed by hand in gigaby
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
 
 from gateway.checkpoints.files import Folder, OpenFile
@@ -20,29 +21,30 @@ _LEFT_OUT = r"(trainer_state|training_args|all_results|train_results|eval_result
 
 
 def compute_digest(folder: Folder) -> str | None:
-    """The digest as 64 hexadecimal digits (SHA-256); None where a file cannot be read, or none counts."""
+    """The digest as 64 hexadecimal digits (SHA-256); None where no file counts."""
     left_out = set(folder.find(_LEFT_OUT))
     names = [name for name in folder.find(_COUNTED) if name not in left_out]
-    total_bytes = sum(size for name in names if (size := folder.measure(name)) > _READ_WHOLE_BYTES)
+    total_bytes = sum(map(folder.measure, names))
     state = hashlib.sha256()
-    try:
-        for name in names:
+    for name in names:
+        state.update(os.fsencode(name) + b"\0%d\0" % folder.measure(name))
+        try:
             with folder.open(name) as file:
-                state.update(f"{name}\0{file.size_bytes}\0".encode())
                 for piece in _read_pieces(file, total_bytes):
                     state.update(piece)
-    except UnreadableError:
-        return None
+        except UnreadableError:
+            continue  # empty, or not for us: its name and size count
     return state.hexdigest() if names else None
 
 
 def _read_pieces(file: OpenFile, total_bytes: int) -> Iterator[bytes]:
     size_bytes = file.size_bytes
-    if size_bytes <= _READ_WHOLE_BYTES:
+    is_weights = file.name.endswith(".safetensors")
+    if size_bytes <= _READ_WHOLE_BYTES and not (is_weights and total_bytes > _READ_WHOLE_BYTES):
         yield file.read(size_bytes, 0)
         return
     header_bytes = 8 + int.from_bytes(file.read(8, 0), "little")
     yield file.read(min(header_bytes, _HEAD_BYTES), 0)
-    count = max(2, _SAMPLES * size_bytes // total_bytes)
+    count = max(2, _SAMPLES * size_bytes // max(total_bytes, 1))
     for number in range(count):
-        yield file.read(_SAMPLE_BYTES, (size_bytes - _SAMPLE_BYTES) * number // (count - 1))
+        yield file.read(_SAMPLE_BYTES, max(0, size_bytes - _SAMPLE_BYTES) * number // (count - 1))

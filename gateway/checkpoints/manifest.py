@@ -19,6 +19,7 @@ CONTEXT_KEYS = (
 SAMPLING_KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
 """Keys of generation_config.json that the engine takes as defaults."""
 
+_MODELOPT_FILE = "hf_quant_config.json"  # where ModelOpt has put its settings up to release 0.29
 _QUANTIZED = ("qweight", "weight_packed", "weight.absmax", "weight_scale")
 
 
@@ -82,7 +83,7 @@ def describe(contents: Contents) -> Manifest:
     config, text = contents.config, contents.text
     architectures = tuple(make_printable(name) for name in config.texts("architectures"))
     counts = contents.weights.count_by_dtype()
-    is_quantized = "quantization_config" in config or any(
+    is_quantized = find_quantization(contents) is not None or any(
         name.endswith(_QUANTIZED) for name in contents.weights.tensors
     )
     return Manifest(
@@ -103,9 +104,9 @@ def describe(contents: Contents) -> Manifest:
         vocabulary_size=_first(text, "vocab_size"),
         context_tokens=_first(text, *CONTEXT_KEYS),
         is_tied=find_tied(contents),
-        quantization=find_quantization(config),
+        quantization=find_quantization(contents),
         has_own_code="auto_map" in config,
-        tokenizer=contents.tokenizer.kind,
+        tokenizer=_print(contents.tokenizer.kind),
         tokenizer_size=contents.tokenizer.size,
         chat_template=contents.templates.file or None,
         generation_defaults={
@@ -136,10 +137,12 @@ def _is_video(contents: Contents) -> bool:
     return contents.is_visual and (has_token or has_file)
 
 
-def find_quantization(config: Fields) -> str | None:
-    """How the weights are packed by what the configuration says; None if they are plain numbers."""
-    section = config.section("quantization_config") or config.section("compression_config")
+def find_quantization(contents: Contents) -> str | None:
+    """How the weights are packed by what the folder says; None if they are plain numbers."""
+    section = contents.config.section("quantization_config") or contents.config.section("compression_config")
     method = section.text("quant_method") or section.text("quant_algo")
+    if not section and contents.folder.has(_MODELOPT_FILE):
+        return "modelopt"
     return _print(method) if method else ("unnamed" if section else None)
 
 

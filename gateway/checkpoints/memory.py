@@ -43,8 +43,10 @@ class MemoryPlan:
         """The longest context, in tokens, for which there is room on a device; 0 if the weights alone do not fit."""
         if self.cache_bytes_per_token is None or self.context_tokens is None:
             return None
-        room_bytes = int(device_bytes * USABLE_SHARE) - self.weights_bytes
-        return min(self.context_tokens, max(0, room_bytes // self.cache_bytes_per_token))
+        room_bytes = max(0, int(device_bytes * USABLE_SHARE) - self.weights_bytes)
+        if not self.cache_bytes_per_token:  # no layer keeps more, the longer the context is
+            return self.context_tokens if room_bytes else 0
+        return min(self.context_tokens, room_bytes // self.cache_bytes_per_token)
 
 
 def plan_memory(contents: Contents) -> MemoryPlan | None:
@@ -69,7 +71,7 @@ def _count_cache_bytes(config: Fields, text: Fields) -> int | None:
     number_bytes = _BYTES.get(said.removeprefix("torch."), 2)
     compressed = text.whole("kv_lora_rank")
     if compressed:  # multi-head latent attention keeps one compressed vector a layer, and the rotated part
-        return layers * (compressed + (text.whole("qk_rope_head_dim") or 0)) * number_bytes
+        return max(0, layers * (compressed + (text.whole("qk_rope_head_dim") or 0)) * number_bytes)
     heads, hidden = text.whole("num_attention_heads"), text.whole("hidden_size")
     head = text.whole("head_dim") or (hidden // heads if heads and hidden and heads > 0 else None)
     keys = text.whole("num_key_value_heads") or heads

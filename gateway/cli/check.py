@@ -44,7 +44,11 @@ def run(args: argparse.Namespace) -> int:
             print_error(f"{given} is an address; download it first and give the folder")
             return 2
     report = check(Path(args.dir), _path(args.base), against=_path(args.against), trusts_code=args.trust_remote_code)
-    fault = None if args.draft is None else check_draft(Path(args.draft), Path(args.dir))
+    fault = (
+        None
+        if args.draft is None
+        else check_draft(Path(args.draft), Path(args.dir), trusts_code=args.trust_remote_code)
+    )
     if fault is not None:
         report = replace(report, findings=(fault, *report.findings))
     if args.json:
@@ -57,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
 def read_size(text: str) -> int:
     """Bytes from a number with a unit. Raises ArgumentTypeError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]i?)?B?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?) ?([KMGT]i?)?B?", text.strip(), re.IGNORECASE)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no size: write it as 24GiB or 80GB")
     unit = (match[2] or "").lower()

@@ -25,14 +25,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Merge. Exit code 0 if the checkpoint is written and agrees, 1 if not: then nothing is left behind."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     try:
         import numpy  # noqa: F401 - the one package that every merge needs
     except ImportError:
         print("gateway merge: numpy is missing: pip install 'nim-gateway[merge]'", file=sys.stderr)
         return 2
     from gateway.merging.equivalence import CheckUnavailable
-    from gateway.merging.plan import MergeRefused
+    from gateway.merging.refusal import MergeRefused
 
     try:
         return _merge(args, console)
@@ -42,10 +42,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _merge(args: argparse.Namespace, console: Console) -> int:
-    from gateway.merging.equivalence import verify
+    from gateway.merging.equivalence import require_packages, verify
     from gateway.merging.plan import plan_merge
     from gateway.merging.writer import staging, write_merged
 
+    if not args.no_verify:
+        require_packages()
     plan = plan_merge(args.base, args.adapter)
     console.print(f"{len(plan.changes)} of {len(plan.base.weights.tensors)} tensors change")
     with staging(args.out) as folder:
@@ -72,5 +74,5 @@ def _merge(args: argparse.Namespace, console: Console) -> int:
 
 
 def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
     return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)

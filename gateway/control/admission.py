@@ -11,7 +11,10 @@ def admit(spec: EngineSpec) -> Admission:
     report = check(spec.checkpoint, trusts_code=spec.trusts_code)
     if not report.is_servable:
         return Admission(report.reason())
-    if spec.draft is not None and (fault := check_draft(spec.draft, spec.checkpoint)) is not None:
+    if (
+        spec.draft is not None
+        and (fault := check_draft(spec.draft, spec.checkpoint, trusts_code=spec.trusts_code)) is not None
+    ):
         return Admission(str(fault))
     digests = {"": report.digest}
     for name, folder in spec.adapters:

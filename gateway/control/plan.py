@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from gateway.checkpoints import UnreadableError, find_checkpoint
 from gateway.engines.engine import Adapters, EngineSpec, SmokePrompt
@@ -55,7 +56,7 @@ def plan_engines(
                             for name, folder in version.adapters.items()
                         },
                         engine_args=version.engine_args,
-                        speculative=version.speculative,
+                        speculative=_locate_draft(version.speculative),
                         env=version.env,
                         uds=socket,
                         cpu=is_cpu,
@@ -99,6 +100,13 @@ def _locate(folder: str) -> Path:
         return find_checkpoint(Path(folder))
     except UnreadableError:
         return Path(folder)
+
+
+def _locate_draft(speculative: dict[str, Any] | None) -> dict[str, Any] | None:
+    draft = (speculative or {}).get("model")
+    if speculative is None or not isinstance(draft, str) or not draft.startswith("/"):
+        return speculative
+    return speculative | {"model": str(_locate(draft))}
 
 
 def _plan_vllm(request: EngineRequest, machine: Machine, smoke: tuple[SmokePrompt, ...]) -> EngineSpec:

@@ -247,7 +247,8 @@ class EngineKeeper:
             raise EngineFailed(f"the engine was not ready within {timeout_s:g} s", process.tail())
         if isinstance(error := working.result(), Exception):
             failure = _as_failure(error)
-            reason = await self._read_last_words(process) or failure.reason
+            is_warming = self.status.state is EngineState.WARMING
+            reason = (await self._read_last_words(process) if is_warming else None) or failure.reason
             raise EngineFailed(reason, list(failure.tail) or process.tail(), is_final=failure.is_final)
 
     async def _read_last_words(self, process: EngineProcess) -> str | None:

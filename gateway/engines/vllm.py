@@ -93,7 +93,7 @@ def trusts_code(request: EngineRequest) -> bool:
 def find_draft(request: EngineRequest) -> Path | None:
     """The folder of the model that guesses ahead; None without one, and where the engine is to find it by a name."""
     draft = (request.speculative or {}).get("model")
-    return Path(draft) if isinstance(draft, str) and Path(draft).is_dir() else None
+    return Path(draft) if isinstance(draft, str) and (draft.startswith("/") or Path(draft).is_dir()) else None
 
 
 def served_name(request: EngineRequest) -> str:

@@ -7,14 +7,16 @@ those of the mounted adapter. What has rounding done: the checkpoint as it was w
 import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
 from gateway.checkpoints.contents import Contents
 from gateway.checkpoints.matrices import find_core
 from gateway.engines.launcher import adapt_torch
-from gateway.merging.arithmetic import decode
-from gateway.merging.plan import MergePlan, MergeRefused
+from gateway.merging.plan import MergePlan
+from gateway.merging.reading import read_floats
+from gateway.merging.refusal import MergeRefused
 
 PROMPTS = (
     "Hello!",
@@ -53,15 +55,12 @@ class _Answers:
     texts: list[list[int]]
 
 
-def verify(plan: MergePlan, merged: Path) -> Equivalence:
-    """Compare. Raises MergeRefused if the merge is not right, CheckUnavailable without the packages it takes.
-
-    Holds one model in float32 in memory at a time.
-    """
+def require_packages() -> None:
+    """Raises CheckUnavailable where the packages that the check takes are not installed."""
     try:
         adapt_torch()
-        import peft  # noqa: F401 - asked for here, so that all is missing at once
-        import torch
+        import peft  # noqa: F401 - all are asked for at once
+        import torch  # noqa: F401
         import transformers
     except ImportError as missing:
         raise CheckUnavailable(
@@ -69,7 +68,14 @@ def verify(plan: MergePlan, merged: Path) -> Equivalence:
         ) from missing
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    torch.manual_seed(0)
+
+
+def verify(plan: MergePlan, merged: Path) -> Equivalence:
+    """Compare. Raises MergeRefused if the merge is not right, CheckUnavailable where it cannot be done.
+
+    Holds one model in float32 in memory at a time.
+    """
+    require_packages()
     try:
         return _compare(plan, merged)
     except MergeRefused:
@@ -86,7 +92,7 @@ def _compare(plan: MergePlan, merged: Path) -> Equivalence:
     _overlay(model, plan)
     exact = _answer(model, prompts)
     difference = _measure(mounted, exact)
-    if difference > _TOLERANCE or exact.texts != mounted.texts:
+    if not difference <= _TOLERANCE or exact.texts != mounted.texts:
         raise MergeRefused(
             f"merged and mounted do not agree (logits differ by {difference:.2g} of the largest, greedy text in "
             f"{_count_other(mounted, exact)} of {len(prompts)} prompts): nothing was written"
@@ -158,9 +164,7 @@ def _overlay(model: Any, plan: MergePlan) -> None:
 
     parameters = {find_core(name): parameter for name, parameter in model.named_parameters()}
     for name, change in plan.changes.items():
-        tensor = plan.base.weights.tensors[name]
-        with plan.base.folder.open(tensor.file) as file:
-            weight = decode(file.read(tensor.size_bytes, tensor.start), tensor.dtype, tensor.shape)
+        weight = read_floats(plan.base, plan.base.weights.tensors[name])
         parameter = parameters.get(find_core(name))
         if parameter is None:
             raise MergeRefused(f"the check finds no parameter for {name}: merge without it by --no-verify")
@@ -171,7 +175,8 @@ def _overlay(model: Any, plan: MergePlan) -> None:
 
 def _measure(one: _Answers, other: _Answers) -> float:
     pairs = zip(one.logits, other.logits, strict=True)
-    return max(float((first - second).abs().max() / first.abs().max().clamp(min=1e-6)) for first, second in pairs)
+    shares = [float((first - second).abs().max() / first.abs().max().clamp(min=1e-6)) for first, second in pairs]
+    return max(shares) if all(map(isfinite, shares)) else inf
 
 
 def _count_other(one: _Answers, other: _Answers) -> int:

@@ -6,14 +6,17 @@ from dataclasses import dataclass, field
 from math import sqrt
 from pathlib import Path
 
-from gateway.checkpoints import Report, check
+from gateway.checkpoints import Report, UnreadableError, check, find_checkpoint
 from gateway.checkpoints.contents import Contents, read_contents
 from gateway.checkpoints.fields import Fields
-from gateway.checkpoints.findings import UnreadableError, join_names, make_printable
+from gateway.checkpoints.findings import join_names, make_printable
 from gateway.checkpoints.manifest import find_quantization, find_tied
 from gateway.checkpoints.matrices import find_core, index_modules
+from gateway.checkpoints.rules.adapter import PLAIN_STARTS
 from gateway.checkpoints.safetensors import Tensor
-from gateway.merging.arithmetic import NUMBER_TYPES, Addition, Change, Floats, LowRank, Replacement, decode
+from gateway.merging.arithmetic import NUMBER_TYPES, Addition, Change, Floats, LowRank, Replacement
+from gateway.merging.reading import read_floats
+from gateway.merging.refusal import MergeRefused
 
 _PREFIX = "base_model.model."
 _ROLES = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
@@ -27,11 +30,6 @@ _UNMERGED = {
     "trainable_token_indices": "single trained tokens are not known here",
     "target_parameters": "adapters on experts that are stored as one are not known here",
 }
-_OWN_BASES = ("pissa", "olora", "corda", "loftq")
-
-
-class MergeRefused(Exception):
-    """The merge cannot be done, or must not be; the message is a sentence that says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +45,10 @@ class MergePlan:
 
 def plan_merge(base: Path, adapter: Path) -> MergePlan:
     """Look at both folders. Raises MergeRefused for what cannot be merged; nothing has been written then."""
+    try:
+        base, adapter = find_checkpoint(base), find_checkpoint(adapter)  # once: a training may go on meanwhile
+    except UnreadableError as unreadable:
+        raise MergeRefused(str(unreadable.finding)) from unreadable
     base_report = check(base)
     if not base_report.is_servable:
         raise MergeRefused(f"the base: {base_report.reason()}")
@@ -58,15 +60,17 @@ def plan_merge(base: Path, adapter: Path) -> MergePlan:
     if fault is not None:
         raise MergeRefused(f"the adapter: {fault}")
     _require_plain_base(contents)
-    try:
-        changes = dict(_list_changes(own, contents))
-    except UnreadableError as unreadable:
-        raise MergeRefused(f"the adapter: {unreadable.finding}") from unreadable
+    changes: dict[str, Change] = {}
+    for place, change in _list_changes(own, contents):
+        if place in changes:
+            message = f"the adapter changes {make_printable(place)} in two ways at once"
+            raise MergeRefused(f"{message}: merge it with PEFT's merge_and_unload")
+        changes[place] = change
     return MergePlan(contents, own, base_report, adapter_report, changes)
 
 
 def _require_plain_base(base: Contents) -> None:
-    packed = find_quantization(base.config)
+    packed = find_quantization(base)
     if packed:
         raise MergeRefused(
             f"the base {base.path} is packed ({packed}), and an adapter cannot be worked into packed numbers: merge it "
@@ -81,7 +85,7 @@ def _require_known_kind(config: Fields) -> None:
         if config.get(key):
             raise MergeRefused(f"the adapter: {key} is set, and {reason}: merge it with PEFT's merge_and_unload")
     start = (config.text("init_lora_weights") or "").lower()
-    if start.startswith(_OWN_BASES):
+    if start and start not in PLAIN_STARTS:
         raise MergeRefused(
             f"the adapter: init_lora_weights {make_printable(start)!r} has changed the base's own weights too: convert "
             "it with PEFT's path_initial_model_for_weight_conversion first"
@@ -110,6 +114,8 @@ def _list_changes(adapter: Contents, base: Contents) -> Iterator[tuple[str, Chan
         place = by_core.get(f"{find_core(name)}.bias")
         if place is None:
             raise MergeRefused(f"the adapter has a bias for {make_printable(name)}, where the base has none")
+        if _require_number(base, place).shape != tensor.shape:
+            raise MergeRefused(f"the adapter's bias for {make_printable(name)} has another shape than the base's")
         yield place, Addition(_read(adapter, tensor), _scale(adapter.adapter_config, name))
     for name, tensor in wholes.items():
         place = by_core.get(find_core(name))
@@ -186,6 +192,8 @@ def _scale(config: Fields, module: str, rank: int | None = None) -> float:
 def _match(patterns: Fields, module: str) -> float | None:
     """The value of the first pattern that the module's name ends with; keys may be regular expressions, as in PEFT."""
     for key in patterns:
+        if re.search(r"[)\]}*+?][*+{]", key):  # nested repetition can take for ever; no trainer writes such
+            raise MergeRefused(f"the adapter: the pattern {make_printable(key)} is too involved: write out its modules")
         try:
             if re.fullmatch(rf"(?:.*\.)?(?:{key})", module):
                 return patterns.number(key)
@@ -202,9 +210,10 @@ def _require_number(base: Contents, place: str) -> Tensor:
 
 
 def _require_untied(base: Contents, place: str) -> None:
-    is_shared = find_core(place) in ("embed_tokens.weight", "lm_head.weight") and find_tied(base) is not False
     has_head = any(find_core(name) == "lm_head.weight" for name in base.weights.tensors)
-    if is_shared and not has_head:
+    is_tied = find_tied(base)
+    is_shared = is_tied or (is_tied is None and not has_head)
+    if is_shared and find_core(place) in ("embed_tokens.weight", "lm_head.weight"):
         raise MergeRefused(
             f"the adapter changes {join_names([place])}, which in the base is input and output in one: untie them "
             "(save the base with a head of its own and tie_word_embeddings false), then merge"
@@ -214,5 +223,4 @@ def _require_untied(base: Contents, place: str) -> None:
 def _read(adapter: Contents, tensor: Tensor) -> Floats:
     if tensor.dtype not in NUMBER_TYPES:
         raise MergeRefused(f"the adapter stores {make_printable(tensor.name)} as {tensor.dtype}: save it as float32")
-    with adapter.folder.open(tensor.file) as file:
-        return decode(file.read(tensor.size_bytes, tensor.start), tensor.dtype, tensor.shape)
+    return read_floats(adapter, tensor)

@@ -5,24 +5,26 @@ import json
 import os
 import shutil
 import struct
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
+import numpy as np
 
+from gateway.checkpoints import check
 from gateway.checkpoints.contents import Contents
-from gateway.checkpoints.files import OpenFile
-from gateway.checkpoints.findings import UnreadableError
 from gateway.checkpoints.safetensors import Tensor
 from gateway.merging.arithmetic import decode, encode, is_finite
-from gateway.merging.plan import MergePlan, MergeRefused
+from gateway.merging.plan import MergePlan
+from gateway.merging.reading import read_floats, read_pieces
+from gateway.merging.refusal import MergeRefused
 
 RECORD_FILE = "gateway_merge.json"
 """Says in a merged checkpoint what it was made of."""
 
-_PIECE_BYTES = 8 * 2**20
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 Told = Callable[[str, float], None]
@@ -32,23 +34,24 @@ Told = Callable[[str, float], None]
 @contextmanager
 def staging(out: Path) -> Iterator[Path]:
     """A folder beside `out` that takes its name when all went well, and is gone otherwise. Raises MergeRefused."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    out = Path(os.path.abspath(out))  # noqa: PTH100 - resolve would follow the link that is refused here
+    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise MergeRefused(f"{out} is there already: name a folder that is not, or remove it")
-    folder = out.with_name(f".{out.name}.partial")
-    if folder.exists():  # of a merge that was killed
-        shutil.rmtree(folder)
+    folder = None
     try:
-        folder.mkdir(parents=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+        folder.chmod(0o755)
         yield folder
         _sync(folder)
-        if out.exists():
-            out.rmdir()
-        folder.rename(out)
+        folder.rename(out)  # takes the place of an empty folder, and of nothing else
+        folder = None
         _sync(out.parent)
     except OSError as fault:
         raise MergeRefused(_explain(fault, out)) from fault
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_merged(plan: MergePlan, folder: Path, told: Told) -> None:
@@ -67,6 +70,9 @@ def write_merged(plan: MergePlan, folder: Path, told: Told) -> None:
         told(name, written_bytes / total_bytes)
         written_bytes += _write_file(plan, name, folder / name)
     _copy_documents(plan.base, folder)
+    for contents, report in ((plan.base, plan.base_report), (plan.adapter, plan.adapter_report)):
+        if check(contents.path).digest != report.digest:
+            raise MergeRefused(f"{contents.path} changed while it was merged: merge it again when nobody writes to it")
     record = {
         "base": {"path": str(plan.base.path), "digest": plan.base_report.digest},
         "adapter": {"path": str(plan.adapter.path), "digest": plan.adapter_report.digest},
@@ -96,36 +102,28 @@ def _write_file(plan: MergePlan, name: str, path: Path) -> int:
 
 def _write_tensor(plan: MergePlan, tensor: Tensor, out: BinaryIO) -> None:
     change = plan.changes.get(tensor.name)
-    try:
-        with plan.base.folder.open(tensor.file) as file:
-            if change is None:
-                out.writelines(_read_pieces(file, tensor))
-                return
-            raw = file.read(tensor.size_bytes, tensor.start)
-    except UnreadableError as unreadable:
-        raise MergeRefused(f"the base: {unreadable.finding}") from unreadable
-    merged = change.apply(decode(raw, tensor.dtype, tensor.shape))
-    if not is_finite(merged):
-        raise MergeRefused(f"merging {tensor.name} gives NaN or infinity: the adapter's training has diverged")
-    stored = encode(merged, tensor.dtype)
+    if change is None:
+        out.writelines(read_pieces(plan.base, tensor))
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = encode(change.apply(read_floats(plan.base, tensor)), tensor.dtype)
     if len(stored) != tensor.size_bytes:
         raise MergeRefused(f"merging {tensor.name} gave {len(stored):,} bytes in place of {tensor.size_bytes:,}")
+    if not is_finite(decode(stored, tensor.dtype, tensor.shape)):
+        reason = f"NaN, or numbers too large for {tensor.dtype}"
+        raise MergeRefused(f"merging {tensor.name} gives {reason}: the training has diverged, or the scale is wrong")
     out.write(stored)
-
-
-def _read_pieces(file: OpenFile, tensor: Tensor) -> Iterator[bytes]:
-    for start in range(0, tensor.size_bytes, _PIECE_BYTES):
-        yield file.read(min(_PIECE_BYTES, tensor.size_bytes - start), tensor.start + start)
 
 
 def _copy_documents(base: Contents, folder: Path) -> None:
     for name in base.folder.find(r"[^.].*"):
         if not name.endswith(_WEIGHTS) and base.folder.measure(name):
             shutil.copyfile(base.path / name, folder / name)
+            _sync(folder / name)
 
 
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -14,8 +14,8 @@ _MERGE_BY_PEFT = "merge it into its base (PEFT's merge_and_unload) and serve the
 _MERGED_HERE = ("use_dora", "lora_bias")
 _MOST_RANK = 512
 
-# Starts that change the base's own weights as well; the others leave a plain adapter behind.
-_PLAIN_STARTS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
+PLAIN_STARTS = ("gaussian", "eva", "orthogonal", "mica")
+"""Ways to start an adapter that leave the base as it was; others change the base's own weights too."""
 _UNMOUNTED = {
     "use_dora": "DoRA",
     "lora_bias": "LoRA with a bias of its own",
@@ -72,7 +72,7 @@ def _judge_config(config: Fields) -> Iterator[Finding]:
     if (config.text("bias") or "none") != "none":
         yield error("adapter-unmounted", _FILE, f"{_FILE}: an adapter with biases is not mounted at run time", _MERGE)
     start = config.text("init_lora_weights")
-    if start is not None and start.lower() not in _PLAIN_STARTS:
+    if start is not None and start.lower() not in PLAIN_STARTS:
         message = f"{_FILE}: init_lora_weights {make_printable(start)!r} changes the base's own weights too"
         mend = "convert it with PEFT's path_initial_model_for_weight_conversion, or merge it into its base"
         yield error("adapter-unmounted", _FILE, message, mend)

@@ -6,7 +6,7 @@ from gateway.checkpoints.architectures import Registry, find_unserved, load_regi
 from gateway.checkpoints.contents import Contents
 from gateway.checkpoints.fields import Fields
 from gateway.checkpoints.findings import Finding, error, join_names, make_printable, note, warning
-from gateway.checkpoints.manifest import CONTEXT_KEYS
+from gateway.checkpoints.manifest import CONTEXT_KEYS, find_quantization
 
 _FILE = "config.json"
 _COPY = "copy config.json from the base model, or save the model again with save_pretrained"
@@ -123,7 +123,7 @@ def _judge_dtype(contents: Contents) -> Iterator[Finding]:
             return
     stored = contents.weights.count_by_dtype()
     packed = sum(size for dtype, (_, size) in stored.items() if dtype.startswith("F8") or dtype in ("I8", "U8", "F4"))
-    if packed * 2 > contents.weights.size_bytes and "quantization_config" not in contents.config:
+    if packed * 2 > contents.weights.size_bytes and find_quantization(contents) is None:
         message = f"{_FILE} has no quantization_config, but most weights are stored in 8 bits or less"
         yield warning("quantization-unsaid", _FILE, message, "copy quantization_config from where the model was packed")
     if "F64" in stored:

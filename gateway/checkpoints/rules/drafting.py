@@ -12,7 +12,7 @@ _MEND = "name a draft that was made for this model under `speculative:`, or use 
 
 
 class _Model(msgspec.Struct):
-    vocab: msgspec.Raw = msgspec.Raw(b"")
+    vocab: dict[str, int] | list[tuple[str, float]] | None = None
 
 
 class _File(msgspec.Struct):
@@ -37,12 +37,12 @@ def judge_draft(draft: Contents, base: Contents) -> Iterator[Finding]:
         yield error("draft-misfit", "tokenizer.json", message, _MEND)
 
 
-def _read_vocabulary(contents: Contents) -> bytes:
+def _read_vocabulary(contents: Contents) -> object:
     """The tokens and their numbers as they stand in tokenizer.json; nothing where there is none, or none to compare."""
     if not contents.folder.has("tokenizer.json"):
-        return b""
+        return None
     try:
         raw = contents.folder.read("tokenizer.json", _TOKENIZER_LIMIT_BYTES)
-        return bytes(msgspec.json.decode(raw, type=_File).model.vocab)
+        return msgspec.json.decode(raw, type=_File).model.vocab
     except (UnreadableError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return b""
+        return None

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from gateway.checkpoints.blueprints import Blueprint, Shape, draw_blueprint
 from gateway.checkpoints.contents import Contents
 from gateway.checkpoints.findings import Finding, error, join_names, make_printable, warning
-from gateway.checkpoints.manifest import find_quantization, find_tied
+from gateway.checkpoints.manifest import find_quantization, find_task, find_tied
 from gateway.checkpoints.matrices import find_core
 from gateway.checkpoints.safetensors import Tensor
 
@@ -16,9 +16,13 @@ _SAME_SAVE = "weights and config.json are of two different saves: copy both from
 def judge_tensors(contents: Contents) -> Iterator[Finding]:
     """Findings about the tensors of a family whose blueprint is known, stored as plain numbers."""
     config = contents.config
-    if not contents.weights.is_whole or not config or "auto_map" in config or find_quantization(config):
+    is_plain = not contents.is_mistral and "auto_map" not in config and find_quantization(contents) is None
+    task = find_task(config.texts("architectures"))
+    if not contents.weights.is_whole or not config or not is_plain or task == "draft":
         return
-    blueprint = draw_blueprint(config, contents.text, is_tied=find_tied(contents))
+    # A model that answers with vectors or scores needs no head for words.
+    is_tied = find_tied(contents) if task == "generate" else None
+    blueprint = draw_blueprint(config, contents.text, is_tied=is_tied)
     found: dict[str, Tensor] = {}
     for tensor in contents.weights.tensors.values():
         core = find_core(tensor.name)

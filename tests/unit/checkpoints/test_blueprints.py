@@ -62,7 +62,7 @@ def test_a_head_is_asked_for_only_where_it_cannot_be_tied() -> None:
     ("model_type", "changes"),
     [
         ("gemma3", {}), ("", {}), ("llama", {"hidden_size": None}), ("llama", {"num_hidden_layers": 10**9}),
-        ("llama", {"intermediate_size": "many"}),
+        ("llama", {"intermediate_size": "many"}), ("mistral", {"num_key_value_heads": None}),
     ],
 )  # fmt: skip
 def test_of_another_family_or_without_sizes_nothing_is_asked(model_type: str, changes: dict[str, Any]) -> None:
@@ -77,6 +77,15 @@ def test_the_demo_s_checkpoints_are_as_drawn(name: str) -> None:
     found = {find_core(tensor.name): tensor.shape for tensor in contents.weights.tensors.values()}
     assert found == dict(blueprint.required)
     assert any(core.startswith("visual.") for core in blueprint.required)
+
+
+def test_a_list_without_end_makes_no_more_parts_than_layers() -> None:
+    vision = {"hidden_size": 4, "depth": 2, "intermediate_size": 8, "patch_size": 2, "out_hidden_size": 8,
+              "num_position_embeddings": 4, "deepstack_visual_indexes": [0] * 300_000}  # fmt: skip
+    config = Fields(
+        {"model_type": "qwen3_vl", "text_config": SIZES | {"model_type": "qwen3_vl_text"}, "vision_config": vision}
+    )
+    assert len(draw_blueprint(config, config.section("text_config"), is_tied=None).required) < 100
 
 
 def test_every_tensor_of_a_part_that_is_drawn_is_covered() -> None:

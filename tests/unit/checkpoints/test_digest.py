@@ -79,6 +79,13 @@ def test_of_large_files_samples_are_read_from_end_to_end(tmp_path: Path, place: 
 def test_little_of_much_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_checkpoint(tmp_path / "model")
     write_large(folder, 20 * 10**9)
+    read = count_reads(monkeypatch)
+    of(folder)
+    assert sum(read) < 20 * 2**20
+
+
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes of every read from here on."""
     read: list[int] = []
     real = OpenFile.read
 
@@ -88,16 +95,36 @@ def test_little_of_much_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return data
 
     monkeypatch.setattr(module.OpenFile, "read", count)
-    of(folder)
-    assert sum(read) < 20 * 2**20
+    return read
 
 
-def test_a_folder_that_cannot_be_read_has_none(tmp_path: Path) -> None:
+def test_files_that_are_empty_or_not_for_us_count_by_name(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "model")
+    before = of(folder)
+    (folder / "notes.txt").touch()
+    with_notes = of(folder)
+    assert with_notes != before
     (folder / "config.json").unlink()
     os.mkfifo(folder / "config.json")
-    assert compute_digest(list_folder(folder)) is None
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    (empty / "notes.md").write_text("x")
-    assert compute_digest(list_folder(empty)) is None
+    assert of(folder) != with_notes
+
+
+def test_names_that_are_no_text_are_survived(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    before = of(folder)
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.json")).write_text("{}")
+    assert of(folder) != before
+
+
+def test_many_small_shards_are_sampled_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    for number in range(8):
+        write_large(folder, 30 * 2**20).rename(folder / f"model-{number}.safetensors")
+    read = count_reads(monkeypatch)
+    of(folder)
+    assert sum(read) < 30 * 2**20
+
+
+def test_without_a_file_that_counts_there_is_none(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("x")
+    assert compute_digest(list_folder(tmp_path)) is None

@@ -60,6 +60,13 @@ def test_a_context_fits_where_weights_and_cache_do() -> None:
     assert MemoryPlan(900, None, 50, None).fit_context(10_000) is None
 
 
+def test_without_a_cache_the_context_fits_where_the_weights_do(tmp_path: Path) -> None:
+    for changes in ({"layer_types": ["linear_attention"] * 2}, {"kv_lora_rank": -64, "qk_rope_head_dim": 64}):
+        made = plan(tmp_path, **changes)
+        assert made.cache_bytes_per_token == 0
+        assert (made.fit_context(10**9), made.fit_context(10)) == (128, 0)
+
+
 def test_there_is_no_plan_for_anything_but_a_whole_checkpoint(tmp_path: Path) -> None:
     assert plan_memory(read_contents(write_adapter(tmp_path / "adapter"))) is None
     assert plan_memory(read_contents(tmp_path / "gone")) is None

@@ -12,6 +12,7 @@ from tests.support.safetensors_files import write_checkpoint, write_json
 def run(tmp_path: Path) -> Path:
     for number in (9, 100, 20):
         write_checkpoint(tmp_path / "run" / f"checkpoint-{number}")
+        write_json(tmp_path / "run" / f"checkpoint-{number}" / "trainer_state.json", {})
     return tmp_path / "run"
 
 
@@ -30,6 +31,18 @@ def test_the_best_is_the_one_that_the_trainer_says(run: Path, place: str) -> Non
     report = check(at(run, "best"))
     assert report.is_servable
     assert report.manifest.path == run / "checkpoint-20"
+
+
+def test_one_that_is_still_being_written_is_passed_over(run: Path) -> None:
+    write_json(run / "checkpoint-100" / "trainer_state.json", {"best_model_checkpoint": "x/checkpoint-9"})
+    (run / "checkpoint-300").mkdir()
+    (run / "checkpoint-300" / "config.json").write_text("{}")
+    assert find_checkpoint(at(run, "newest")) == run / "checkpoint-100"
+    assert find_checkpoint(at(run, "best")) == run / "checkpoint-9"
+
+
+def test_names_that_no_folder_can_have_are_survived() -> None:
+    assert not check(Path("/tmp/" + "x" * 300 + "@best")).is_servable
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ def test_of_a_run_a_checkpoint_is_chosen_and_a_draft_is_known(tmp_path: Path) ->
     assert spec.checkpoint == tmp_path / "run" / "checkpoint-10"
     assert spec.adapters == (("shapes:v1+a", tmp_path / "run" / "checkpoint-10"),)
     assert (spec.draft, spec.trusts_code) == (tmp_path, True)
+    [drafting] = plan([version | {"speculative": {"model": f"{tmp_path}/run@newest"}}], tmp_path)
+    assert drafting.draft == tmp_path / "run" / "checkpoint-10"
     [lost] = plan([{"name": "v1", "checkpoint": f"{tmp_path}/run@best"}], tmp_path)
     assert lost.checkpoint == tmp_path / "run@best", "admission says why not"
     assert (lost.draft, lost.trusts_code) == (None, False)

@@ -11,7 +11,8 @@ from gateway.engines.launcher import adapt_torch
 from gateway.merging import equivalence
 from gateway.merging.arithmetic import LowRank
 from gateway.merging.equivalence import CheckUnavailable, Equivalence, verify
-from gateway.merging.plan import MergePlan, MergeRefused, plan_merge
+from gateway.merging.plan import MergePlan, plan_merge
+from gateway.merging.refusal import MergeRefused
 from gateway.merging.writer import staging, write_merged
 from tests.support.tiny_adapters import write_random_adapter
 
@@ -98,6 +99,14 @@ def test_weights_that_were_written_wrong_are_seen(tmp_path: Path, base: Path) ->
     path.write_bytes(raw)
     with pytest.raises(MergeRefused, match="do not agree"):
         verify(plan, out)
+
+
+def test_what_is_no_number_does_not_agree() -> None:
+    import torch
+
+    one, other = (equivalence._Answers([torch.tensor([1.0, value])], [[1]]) for value in (2.0, float("nan")))
+    assert equivalence._measure(one, one) == 0
+    assert equivalence._measure(one, other) == equivalence._measure(other, one) == float("inf")
 
 
 def test_without_the_packages_it_says_which(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

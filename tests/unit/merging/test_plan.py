@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from gateway.merging.arithmetic import Addition, LowRank, Replacement
-from gateway.merging.plan import MergeRefused, plan_merge
+from gateway.merging.plan import plan_merge
+from gateway.merging.refusal import MergeRefused
 from tests.support.safetensors_files import (
     HIDDEN,
     LAYERS,
@@ -38,6 +39,12 @@ def adapter(folder: Path, shapes: Shapes | None = None, dtype: str = "F32", **co
 
 def pair(module: str, outputs: int = HIDDEN, inputs: int = HIDDEN, rank: int = RANK) -> Shapes:
     return {f"{module}.lora_A.weight": (rank, inputs), f"{module}.lora_B.weight": (outputs, rank)}
+
+
+def give_biases(base: Path) -> None:
+    biases = {f"model.layers.{n}.self_attn.{p}_proj.bias": (HIDDEN,) for n in range(LAYERS) for p in "qkvo"}
+    edit_json(base / "config.json", attention_bias=True)
+    write_tensors(base / "model.safetensors", list_shapes() | biases)
 
 
 def test_each_pair_of_matrices_changes_one_tensor(tmp_path: Path, base: Path) -> None:
@@ -91,9 +98,7 @@ def test_embeddings_are_stored_the_other_way_round(tmp_path: Path, base: Path) -
 
 
 def test_layers_that_were_trained_whole_and_biases_are_worked_in(tmp_path: Path, base: Path) -> None:
-    biases = {f"model.layers.{n}.self_attn.{p}_proj.bias": (HIDDEN,) for n in range(LAYERS) for p in "qkvo"}
-    edit_json(base / "config.json", attention_bias=True)
-    write_tensors(base / "model.safetensors", list_shapes() | biases)
+    give_biases(base)
     shapes = pair(Q_PROJ) | {
         "lm_head.weight": (VOCABULARY, HIDDEN),
         f"{Q_PROJ}.lora_B.bias": (HIDDEN,),
@@ -124,6 +129,9 @@ def test_copies_of_the_base_s_embeddings_change_nothing(tmp_path: Path, base: Pa
         (None, {"use_dora": True}, "of two different saves"),
         (None, {"r": 2}, "has rank 4, adapter_config.json says"),
         (None, {"rank_pattern": {"(": 4}}, "the pattern ( is none"),
+        (None, {"alpha_pattern": {"([a-z0-9_.]+)+!": 4}}, "is too involved"),
+        (None, {"init_lora_weights": "lora_ga"}, "has changed the base's own weights too"),
+        (None, {"init_lora_weights": "something_new"}, "has changed the base's own weights too"),
         (pair("model.layers.9.self_attn.q_proj"), {}, "not in the base"),
         (pair(Q_PROJ, outputs=4), {}, "give the base that it was trained on"),
         (pair(Q_PROJ) | {f"{Q_PROJ}.lora_B.bias": (HIDDEN,)}, {"lora_bias": True}, "where the base has none"),
@@ -160,6 +168,36 @@ def test_a_base_that_cannot_be_merged_into_is_refused(
     with pytest.raises(MergeRefused) as caught:
         plan_merge(base, adapter(tmp_path / "a"))
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (2, HIDDEN)])
+def test_a_bias_of_another_shape_is_refused(tmp_path: Path, base: Path, shape: tuple[int, ...]) -> None:
+    give_biases(base)
+    shapes = pair(Q_PROJ) | {f"{Q_PROJ}.lora_B.bias": shape}
+    with pytest.raises(MergeRefused, match="has another shape than the base"):
+        plan_merge(base, adapter(tmp_path / "a", shapes, lora_bias=True))
+
+
+def test_one_tensor_is_not_changed_in_two_ways(tmp_path: Path, base: Path) -> None:
+    give_biases(base)
+    shapes = pair(Q_PROJ) | {f"{Q_PROJ}.lora_B.bias": (HIDDEN,), f"{Q_PROJ}.base_layer.bias": (HIDDEN,)}
+    with pytest.raises(MergeRefused, match="in two ways at once"):
+        plan_merge(base, adapter(tmp_path / "a", shapes, lora_bias=True, bias="all"))
+
+
+def test_a_head_that_the_engine_leaves_aside_is_not_merged_into(tmp_path: Path, base: Path) -> None:
+    edit_json(base / "config.json", tie_word_embeddings=True)
+    shapes = pair("lm_head", outputs=VOCABULARY)
+    with pytest.raises(MergeRefused, match="input and output in one"):
+        plan_merge(base, adapter(tmp_path / "a", shapes))
+
+
+def test_of_a_run_the_folders_are_chosen_once(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "run" / "checkpoint-5")
+    plan = plan_merge(tmp_path / "run@newest", adapter(tmp_path / "a"))
+    assert plan.base.path == tmp_path / "run" / "checkpoint-5"
+    with pytest.raises(MergeRefused, match="does not exist"):
+        plan_merge(tmp_path / "gone@newest", adapter(tmp_path / "a"))
 
 
 @pytest.mark.parametrize("module", ["model.embed_tokens", "lm_head"])

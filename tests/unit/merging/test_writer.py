@@ -11,7 +11,8 @@ import pytest
 from gateway.checkpoints import check
 from gateway.merging import writer as module
 from gateway.merging.arithmetic import decode
-from gateway.merging.plan import MergePlan, MergeRefused, plan_merge
+from gateway.merging.plan import MergePlan, plan_merge
+from gateway.merging.refusal import MergeRefused
 from gateway.merging.writer import RECORD_FILE, staging, write_merged
 from tests.support.safetensors_files import (
     HIDDEN,
@@ -100,7 +101,10 @@ def test_numbers_are_aligned_as_readers_like_them(tmp_path: Path) -> None:
 
 def test_a_merge_that_diverged_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, fill=struct.pack("<f", 3e38))
-    with pytest.raises(MergeRefused, match=f"merging {Q_PROJ} gives NaN or infinity"), np.errstate(over="ignore"):
+    with (
+        pytest.raises(MergeRefused, match=f"merging {Q_PROJ} gives NaN, or numbers too large for F32"),
+        np.errstate(over="ignore"),
+    ):
         merge(plan, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
 
@@ -137,14 +141,45 @@ def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
     assert check(out).is_servable
 
 
-def test_what_a_killed_merge_left_is_cleared_away(tmp_path: Path) -> None:
+def test_two_merges_into_one_name_do_not_touch_each_other(tmp_path: Path) -> None:
     plan, out = make_plan(tmp_path), tmp_path / "out"
-    left = tmp_path / ".out.partial"
-    left.mkdir()
-    (left / "model.safetensors").write_text("half")
-    merge(plan, out)
-    assert check(out).is_servable
-    assert not left.exists()
+    with pytest.raises(MergeRefused, match="cannot be written"), staging(out) as second:
+        write_merged(plan, second, lambda *_: None)
+        merge(plan, out)
+    assert check(out).is_servable, "the first to be ready"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base", "out"]
+
+
+@pytest.mark.parametrize("target", ["empty", "gone"])
+def test_a_link_is_refused_at_once(tmp_path: Path, target: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "out").symlink_to(target)
+    with pytest.raises(MergeRefused, match="is there already"), staging(tmp_path / "out"):
+        pytest.fail("it was begun")
+
+
+def test_the_folder_one_stands_in_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with staging(Path()) as folder:
+        write_merged(plan, folder, lambda *_: None)
+    assert check(tmp_path / "here").is_servable
+
+
+def test_numbers_too_large_for_the_base_s_type_are_refused(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, dtype="F16", fill=struct.pack("<f", 200.0))
+    with pytest.raises(MergeRefused, match="numbers too large for F16"):
+        merge(plan, tmp_path / "out")
+
+
+@pytest.mark.parametrize("folder", ["base", "adapter"])
+def test_what_changes_while_it_is_merged_is_refused(tmp_path: Path, folder: str) -> None:
+    plan = make_plan(tmp_path)
+    (tmp_path / folder / "notes.txt").write_text("new")
+    with pytest.raises(MergeRefused, match=f"{folder} changed while it was merged"):
+        merge(plan, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
@@ -155,7 +190,9 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 def test_weights_that_vanish_while_they_are_read_are_told(tmp_path: Path) -> None:
     plan = make_plan(tmp_path)
-    os.truncate(tmp_path / "base" / "model.safetensors", 600)
-    with pytest.raises((MergeRefused, ValueError)):
-        merge(plan, tmp_path / "out")
+    path = tmp_path / "base" / "model.safetensors"
+    for size_bytes in (path.stat().st_size - 16, 600):
+        os.truncate(path, size_bytes)
+        with pytest.raises(MergeRefused, match="became shorter meanwhile"):
+            merge(plan, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,25 @@ def test_the_same_numbers_for_other_words_are_refused(pair: tuple[Path, Path]) -
     assert fault is not None
     assert fault.code == "draft-misfit"
     assert "under the same numbers" in fault.message
+
+
+def test_a_head_of_fewer_words_is_a_draft(pair: tuple[Path, Path]) -> None:
+    draft, base = pair
+    edit_json(draft / "config.json", architectures=["LlamaForCausalLMEagle3"], draft_vocab_size=10)
+    write_tensors(draft / "model.safetensors", list_shapes() | {"lm_head.weight": (10, 8)})
+    assert check_draft(draft, base) is None
+
+
+def test_the_same_words_written_otherwise_are_the_same(pair: tuple[Path, Path]) -> None:
+    path = pair[0] / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=2))
+    assert check_draft(*pair) is None
+
+
+def test_code_of_a_draft_is_to_be_trusted(pair: tuple[Path, Path]) -> None:
+    edit_json(pair[0] / "config.json", model_type="mine", auto_map={"AutoConfig": "m.M"})
+    assert "trust-remote-code" in str(check_draft(*pair))
+    assert check_draft(*pair, trusts_code=True) is None
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])

@@ -34,11 +34,22 @@ def without(*names: str) -> Shapes:
         (without(K_PROJ), {"model_type": "helium"}),
         (without(K_PROJ), {"quantization_config": {"quant_method": "awq"}}),
         (without(K_PROJ), {"auto_map": {"AutoModel": "m.M"}}),
+        (without("lm_head.weight"), {"architectures": ["LlamaForSequenceClassification"]}),
+        (without("lm_head.weight", K_PROJ), {"architectures": ["LlamaForCausalLMEagle3"]}),
         (without(K_PROJ, "lm_head.weight") | {K_PROJ: (8, 8)}, {"tie_word_embeddings": True}),
     ],
 )
 def test_no_false_alarm(tmp_path: Path, shapes: Shapes, changes: dict[str, Any]) -> None:
     assert judge(tmp_path, shapes, **changes) == []
+
+
+@pytest.mark.parametrize("name", ["params.json", "hf_quant_config.json"])
+def test_other_forms_are_left_alone(tmp_path: Path, name: str) -> None:
+    judge(tmp_path, without(K_PROJ))
+    (tmp_path / name).write_text("{}")
+    if name == "params.json":
+        (tmp_path / "model.safetensors").rename(tmp_path / "consolidated.safetensors")
+    assert list(judge_tensors(read_contents(tmp_path))) == []
 
 
 def test_two_parts_with_layers_of_one_name_are_left_alone(tmp_path: Path) -> None:
