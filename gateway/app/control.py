@@ -36,7 +36,7 @@ class EnginesElsewhere:
     def __init__(self) -> None:
         self.told = Engines()
         self._send: Callable[[AnyMessage], None] | None = None
-        self._numbers = count(1)
+        self._numbers = count(time.monotonic_ns())  # answers to a predecessor's questions are for nobody here
         self._asked: dict[int, asyncio.Future[AdapterSet]] = {}
 
     def connect(self, send: Callable[[AnyMessage], None]) -> None:

@@ -16,6 +16,7 @@ from gateway.engines.vllm import (
     build_launch_spec,
     find_draft,
     is_forkable,
+    make_room,
     mount,
     served_name,
     trusts_code,
@@ -63,7 +64,7 @@ def plan_engines(
                         drain_grace_s=settings.server.drain_grace_s,
                         empty_dir=empty_dir,
                     )
-                    spec = _plan_vllm(request, machine, _plan_smoke(model, version))
+                    spec = _plan_vllm(make_room(request), machine, _plan_smoke(model, version))
                 yield spec
 
 

@@ -10,9 +10,17 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from gateway.engines.engine import Admission, EngineSpec, EngineState, EngineStatus, ProbeFailed, SmokePrompt
+from gateway.engines.engine import (
+    Admission,
+    EngineSpec,
+    EngineState,
+    EngineStatus,
+    ProbeFailed,
+    SmokePrompt,
+    find_public_id,
+)
 from gateway.engines.process import EngineProcess, Spawner
 from gateway.engines.progress import LoadProgress
 from gateway.tasks import TaskSet
@@ -32,7 +40,7 @@ class EngineProbe(Protocol):
     async def warm(
         self, *, is_visual: bool, adapters: tuple[str, ...] = (), smoke: tuple[SmokePrompt, ...] = ()
     ) -> None: ...
-    async def load_adapter(self, name: str, folder: Path) -> None: ...
+    async def load_adapter(self, name: str, folder: Path, smoke: tuple[SmokePrompt, ...] = ()) -> None: ...
     async def unload_adapter(self, name: str) -> None: ...
     async def close(self) -> None: ...
 
@@ -48,6 +56,7 @@ class KeeperTiming:
     stop_grace_s: float = 8.0
     last_words_s: float = 3.0
     unload_after_s: float = 60.0
+    mount_timeout_s: float = 100.0
     first_pause_s: float = 1.0
     longest_pause_s: float = 60.0
     stable_after_s: float = 120.0
@@ -102,6 +111,7 @@ class EngineKeeper:
         self._is_up = False
         self._has_been_up = False
         self._digests: dict[str, str] = {}
+        self._mounted: set[str] = set()
 
     async def run(self) -> None:
         """Live the engine's life; returns when it was stopped or failed for good."""
@@ -139,30 +149,48 @@ class EngineKeeper:
                 self._update(EngineState.DRAINING, phase="stopping")
             self._stopping.set()
 
-    async def load_adapter(self, name: str, folder: Path) -> None:
-        """Mount one more adapter on the running engine; `hold` makes it known. Raises ProbeFailed."""
+    def has_mounted(self, name: str) -> bool:
+        """True if the running engine has an adapter of this name, known or not."""
+        return name in self._mounted
+
+    async def mount(self, name: str, folder: Path) -> None:
+        """Mount one more adapter on the running engine, if it has not got it; `hold` makes it known.
+
+        It must answer, smoke prompts too. Raises ProbeFailed, and then it is not mounted.
+        """
+        if name in self._mounted:
+            return
+        prompts = tuple(replace(one, name=name) for one in self.spec.smoke if one.name == find_public_id(name))
         probe = self._tools.make_probe(self.spec)
         try:
-            await probe.load_adapter(name, folder)
+            await probe.load_adapter(name, folder, prompts)
         finally:
             await probe.close()
+        self._mounted.add(name)
 
-    async def unload_adapter(self, name: str) -> None:
-        """Take an adapter off the running engine. Raises ProbeFailed."""
+    async def unmount(self, name: str) -> None:
+        """Take an adapter off the running engine, if it has got it. Raises ProbeFailed."""
+        if name not in self._mounted:
+            return
         probe = self._tools.make_probe(self.spec)
         try:
             await probe.unload_adapter(name)
+            self._mounted.discard(name)
         finally:
             await probe.close()
 
     def hold(self, spec: EngineSpec, digests: Mapping[str, str]) -> None:
-        """From here on these are the engine's adapters, in its next life too; a running one has them already."""
+        """From here on these are the engine's adapters, in its next life too. Tells nobody: see `tell`."""
         self.spec = spec
         self._digests |= digests
-        self._update(self.status.state, **self._tell_adapters())
+        self.status = replace(self.status, **self._describe_adapters())
 
-    def _tell_adapters(self) -> dict[str, object]:
-        names = tuple(name for name, _ in self.spec.adapters)
+    def tell(self) -> None:
+        """Tell what the status is now."""
+        self._tools.on_change(self.status)
+
+    def _describe_adapters(self) -> dict[str, Any]:
+        names = tuple(name for name, _ in self.spec.adapters if not self._is_up or name in self._mounted)
         digests = {name: digest for name, digest in self._digests.items() if not name or name in names}
         return {"adapters": names, "digests": digests if self._is_up else {}}
 
@@ -273,7 +301,7 @@ class EngineKeeper:
                 await asyncio.sleep(self._timing.poll_s)
             self._update(EngineState.WARMING, phase="waiting for a first token", progress=0.95)
             adapters = tuple(name for name, _ in spec.adapters)
-            await probe.warm(is_visual=admission.is_visual, adapters=adapters, smoke=spec.smoke)
+            await probe.warm(is_visual=admission.is_visual, adapters=adapters, smoke=_find_smoke(spec))
             length = await probe.read_max_model_len()
             if admission.digests and (await asyncio.to_thread(self._tools.admit, spec)).digests != admission.digests:
                 raise EngineFailed("the checkpoint's files changed while the engine loaded them")
@@ -282,29 +310,28 @@ class EngineKeeper:
             raise EngineFailed(str(error), is_final=error.is_final and not self._has_been_up) from error
         finally:
             await probe.close()
-        await self._catch_up(spec)
+        self._mounted = {name for name, _ in spec.adapters}
+        await self._catch_up()
         self._is_up = self._has_been_up = True
         self._up_since_s = time.monotonic()
         self._digests |= admission.digests
         self._update(
             EngineState.READY, phase="", progress=None, reason=None, tail=(), max_model_len=length,
-            ready_after_s=time.monotonic() - self._started_s, **self._tell_adapters(),
+            ready_after_s=time.monotonic() - self._started_s, **self._describe_adapters(),
         )  # fmt: skip
 
-    async def _catch_up(self, launched: EngineSpec) -> None:
-        """Mount and take off what was asked for while the engine loaded. Returns with nothing left to do."""
-        mounted = launched.adapters
-        while (wanted := self.spec.adapters) != mounted:
+    async def _catch_up(self) -> None:
+        """Mount what was asked for while the engine loaded. Returns with nothing left to do."""
+        while missing := next(((n, f) for n, f in self.spec.adapters if n not in self._mounted), None):
             try:
-                for name, folder in wanted:
-                    if (name, folder) not in mounted:
-                        await self.load_adapter(name, folder)
-                for name, _ in mounted:
-                    if name not in dict(wanted):
-                        await self.unload_adapter(name)
+                await self.mount(*missing)
             except ProbeFailed as error:
-                raise EngineFailed(str(error)) from error
-            mounted = wanted
+                # Others of the version have it; this one is worth more without it than not at all.
+                logger.error("%s goes without the adapter %s: %s", self.spec.name, missing[0], error)  # noqa: TRY400
+                rest = tuple(pair for pair in self.spec.adapters if pair != missing)
+                self.spec = (
+                    self.spec.remake(rest) if self.spec.remake is not None else replace(self.spec, adapters=rest)
+                )
 
     async def _watch(self) -> None:
         probe = self._tools.make_probe(self.spec)
@@ -319,6 +346,7 @@ class EngineKeeper:
 
     async def _end_process(self) -> None:
         process, self._process = self._process, None
+        self._mounted = set()
         if process is None:
             return
         # vLLM takes no SIGTERM while it loads.
@@ -361,6 +389,12 @@ class EngineKeeper:
         since = self.status.since if state is self.status.state else time.time()
         self.status = replace(self.status, state=state, since=since, **changes)  # type: ignore[arg-type]
         self._tools.on_change(self.status)
+
+
+def _find_smoke(spec: EngineSpec) -> tuple[SmokePrompt, ...]:
+    """The smoke prompts, by the names that model and adapters have by now; without those of adapters that are gone."""
+    names = {find_public_id(name): name for name, _ in spec.adapters} | {spec.served_name: spec.served_name}
+    return tuple(replace(prompt, name=names[prompt.name]) for prompt in spec.smoke if prompt.name in names)
 
 
 def _as_failure(error: Exception) -> EngineFailed:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import mimetypes
 import struct
 import zlib
@@ -80,12 +81,22 @@ class Probe:
         for prompt in smoke:
             await self._smoke(prompt)
 
-    async def load_adapter(self, name: str, folder: Path) -> None:
-        """Make the engine mount an adapter under a name that it has not used yet. Raises ProbeFailed, in its words."""
+    async def load_adapter(self, name: str, folder: Path, smoke: tuple[SmokePrompt, ...] = ()) -> None:
+        """Make the engine mount an adapter under a name that it has not got, and answer with it.
+
+        Raises ProbeFailed, in the engine's words; then it is not mounted.
+        """
         answer = await self._post_or_get("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
         if answer.status_code != 200:
             raise ProbeFailed(f"the engine does not mount it ({answer.status_code}: {_sentence(answer)})")
-        await self._complete(name)
+        try:
+            await self._complete(name)
+            for prompt in smoke:
+                await self._smoke(prompt)
+        except ProbeFailed:
+            with contextlib.suppress(ProbeFailed):
+                await self.unload_adapter(name)
+            raise
 
     async def unload_adapter(self, name: str) -> None:
         """Make the engine forget an adapter. Raises ProbeFailed."""
@@ -119,16 +130,19 @@ class Probe:
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if asked.system_prompt is not None:
             messages.insert(0, {"role": "system", "content": asked.system_prompt})
-        question = {"max_tokens": _SMOKE_TOKENS, **asked.fields, "temperature": 0}
+        question = {"max_tokens": _SMOKE_TOKENS, **asked.fields, "temperature": 0, "stream": False, "n": 1}
         question |= {"model": asked.name, "messages": messages}
         answer = await self._post_or_get("/v1/chat/completions", question)
+        if answer.status_code == 400 and "max_tokens" not in asked.fields:  # too many for a short context
+            del question["max_tokens"]
+            answer = await self._post_or_get("/v1/chat/completions", question)
         shown = f"the smoke prompt {asked.prompt[:100]!r}"
         if answer.status_code != 200:
             raise ProbeFailed(f"{shown} failed with {answer.status_code}: {_sentence(answer)}")
-        text = _read_text(answer)
+        text, is_whole = _read_text(answer)
         if asked.expected not in text:
             message = f"{shown} was answered {text[:200]!r}, and {asked.expected[:100]!r} was expected in it"
-            raise ProbeFailed(message, is_final=True)
+            raise ProbeFailed(message, is_final=is_whole)
 
     async def _post_or_get(self, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
         try:
@@ -146,11 +160,14 @@ def _has_token(answer: httpx.Response) -> bool:
         return False
 
 
-def _read_text(answer: httpx.Response) -> str:
+def _read_text(answer: httpx.Response) -> tuple[str, bool]:
+    """The text of an answer, and whether that is all that the model would say."""
     try:
-        return str(answer.json()["choices"][0]["message"]["content"] or "")
+        choice = answer.json()["choices"][0]
+        text = str(choice["message"]["content"] or "")
+        return text, bool(text) and choice.get("finish_reason") == "stop"
     except (ValueError, LookupError, TypeError):
-        return ""
+        return "", False
 
 
 def _read_picture(path: Path) -> str:

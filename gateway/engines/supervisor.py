@@ -5,10 +5,12 @@ Never decides what should run; control does.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from gateway.checkpoints import UnreadableError, find_checkpoint
 from gateway.engines.engine import (
     EngineSpec,
     EngineState,
@@ -34,7 +36,9 @@ class Supervisor:
         self._make_remote_probe = make_remote_probe
         self._keepers: dict[str, EngineKeeper | RemoteWatch] = {}
         self._tasks = TaskSet()
-        self._mounting = asyncio.Lock()
+        self._unloading = TaskSet()
+        self._unload_at: dict[str, float] = {}
+        self._mounting: dict[tuple[str, str], asyncio.Lock] = {}
         self._named: dict[str, str] = {}
 
     def start(self, specs: Iterable[EngineSpec | RemoteSpec]) -> None:
@@ -55,30 +59,42 @@ class Supervisor:
         Nobody notices: requests under way end with the old one, which stays mounted for a grace time. Engines that are
         on their way up have it when they are ready. Raises MountRefused, and then all is as it was.
         """
+        async with self._mounting.setdefault((model, version), asyncio.Lock()):
+            try:
+                async with asyncio.timeout(self._timing.mount_timeout_s):
+                    await self._set_adapter(model, version, adapter, folder)
+            except TimeoutError as error:
+                limit = f"{self._timing.mount_timeout_s:g}"
+                raise MountRefused(f"the engines did not do it within {limit} s: ask again") from error
+
+    async def _set_adapter(self, model: str, version: str, adapter: str, folder: Path | None) -> None:
         public_id = f"{model}:{version}+{adapter}"
-        async with self._mounting:
-            keepers = [keeper for keeper in self._find_keepers(model, version) if keeper.spec.remake is not None]
-            if not keepers:
-                raise MountRefused(f"{model}:{version} has no engine here that takes adapters")
-            before = keepers[0].spec.adapters
-            old = [name for name, _ in before if find_public_id(name) == public_id]
-            wanted = tuple(pair for pair in before if pair[0] not in old)
-            digests: dict[str, str] = {}
-            name = public_id
-            if folder is None and not old:
-                raise MountRefused(f"{public_id} is not mounted")
-            if folder is not None:
-                digest = await self._admit_adapter(keepers[0].spec, public_id, folder)
-                name = self._find_name(public_id, digest)
-                wanted, digests = (*wanted, (name, folder)), {name: digest}
-            specs = [keeper.spec.remake(wanted) for keeper in keepers if keeper.spec.remake is not None]
-            if folder is not None and name not in old:
-                await self._load(keepers, name, folder)
-            old = [gone for gone in old if gone not in dict(wanted)]
-            for keeper, spec in zip(keepers, specs, strict=True):
-                keeper.hold(spec, digests)
-        if old:
-            self._tasks.start(self._unload_later(keepers, old), f"let go of {public_id}")
+        keepers = [keeper for keeper in self._find_keepers(model, version) if keeper.spec.remake is not None]
+        if not keepers:
+            raise MountRefused(f"{model}:{version} has no engine here that takes adapters")
+        before = keepers[0].spec.adapters
+        old = [name for name, _ in before if find_public_id(name) == public_id]
+        wanted = tuple(pair for pair in before if pair[0] not in old)
+        digests: dict[str, str] = {}
+        if folder is None and not old:
+            raise MountRefused(f"{public_id} is not mounted")
+        if folder is not None:
+            folder = _find_folder(folder)
+            digest = await self._admit_adapter(keepers[0].spec, public_id, folder)
+            name = self._find_name(public_id, digest)
+            wanted, digests = (*wanted, (name, folder)), {name: digest}
+        specs = [keeper.spec.remake(wanted) for keeper in keepers if keeper.spec.remake is not None]
+        if folder is not None:
+            await self._mount_everywhere(keepers, public_id, name, folder, digest)
+        # No await from here on: whoever is ready has it, and all are told of at once.
+        for keeper, spec in zip(keepers, specs, strict=True):
+            keeper.hold(spec, digests)
+        for keeper in keepers:
+            keeper.tell()
+        for gone in old:
+            if gone not in dict(wanted):
+                self._unload_at[gone] = time.monotonic() + self._timing.unload_after_s
+                self._unloading.start(self._unload_later(keepers, gone), f"let go of {gone}")
 
     async def _admit_adapter(self, spec: EngineSpec, public_id: str, folder: Path) -> str:
         admission = await asyncio.to_thread(self._tools.admit, replace(spec, adapters=((public_id, folder),)))
@@ -91,29 +107,36 @@ class Supervisor:
         known = self._named.setdefault(public_id, digest)
         return public_id if known == digest else f"{public_id}@{digest[:12]}"
 
-    async def _load(self, keepers: Sequence[EngineKeeper], name: str, folder: Path) -> None:
-        loaded: list[EngineKeeper] = []
+    async def _mount_everywhere(
+        self, keepers: Sequence[EngineKeeper], public_id: str, name: str, folder: Path, digest: str
+    ) -> None:
+        """Mount it on every ready engine; on return none is ready without it. Or on none, and MountRefused."""
+        if not any(keeper.status.state is EngineState.READY for keeper in keepers):
+            raise MountRefused("no engine of the version is ready to try it on: ask again when one is")
+        is_new = [keeper for keeper in keepers if not keeper.has_mounted(name)]
         try:
-            for keeper in keepers:
-                if keeper.status.state is EngineState.READY:
-                    await keeper.load_adapter(name, folder)
-                    loaded.append(keeper)
-        except ProbeFailed as error:
-            await self._unload(loaded, [name])
-            raise MountRefused(str(error)) from error
+            # An engine may become ready, or die and come back, while another one loads.
+            while waiting := [k for k in keepers if k.status.state is EngineState.READY and not k.has_mounted(name)]:
+                for keeper in waiting:
+                    await keeper.mount(name, folder)
+                if await self._admit_adapter(keepers[0].spec, public_id, folder) != digest:
+                    raise MountRefused("its files changed while the engines loaded them")
+        except (ProbeFailed, MountRefused, asyncio.CancelledError) as error:
+            for keeper in is_new:
+                with contextlib.suppress(ProbeFailed):
+                    await keeper.unmount(name)
+            if isinstance(error, ProbeFailed):
+                raise MountRefused(str(error)) from error
+            raise
 
-    async def _unload(self, keepers: Sequence[EngineKeeper], names: Sequence[str]) -> None:
-        for keeper in keepers:
-            for name in names:
-                # One that was started anew, or has it again by now, is left alone.
-                if keeper.status.state is EngineState.READY and name not in keeper.status.adapters:
-                    with contextlib.suppress(ProbeFailed):
-                        await keeper.unload_adapter(name)
-
-    async def _unload_later(self, keepers: Sequence[EngineKeeper], names: Sequence[str]) -> None:
+    async def _unload_later(self, keepers: Sequence[EngineKeeper], name: str) -> None:
         await asyncio.sleep(self._timing.unload_after_s)
-        async with self._mounting:
-            await self._unload(keepers, names)
+        for keeper in keepers:
+            # It may have been asked for again meanwhile, and taken away again.
+            is_wanted = name in dict(keeper.spec.adapters) or time.monotonic() < self._unload_at[name]
+            if keeper.status.state is EngineState.READY and not is_wanted:
+                with contextlib.suppress(ProbeFailed):
+                    await keeper.unmount(name)
 
     def _find_keepers(self, model: str, version: str) -> list[EngineKeeper]:
         return [
@@ -150,6 +173,7 @@ class Supervisor:
 
     async def close(self) -> None:
         """Stop every engine, all at once, and wait until no process is left."""
+        await self._unloading.close()
         for keeper in self._keepers.values():
             keeper.stop()
         patience_s = self._timing.stop_grace_s + 5
@@ -162,3 +186,10 @@ class Supervisor:
         for spawner in (self._tools.fork_spawner, self._tools.spawner):
             if spawner is not None:
                 await spawner.close()
+
+
+def _find_folder(folder: Path) -> Path:
+    try:
+        return find_checkpoint(folder)
+    except UnreadableError as unreadable:
+        raise MountRefused(str(unreadable.finding)) from unreadable

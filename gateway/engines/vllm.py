@@ -101,21 +101,36 @@ def served_name(request: EngineRequest) -> str:
     return request.model
 
 
+def make_room(request: EngineRequest) -> EngineRequest:
+    """The same engine, with what its adapters need of it among its arguments, whatever adapters it has later."""
+    try:
+        room = {name: value for name, value in _adapter_flags(request).items() if name != "lora-modules"}
+    except EngineArgsError:  # admission has more to say of it
+        return request
+    return replace(
+        request, engine_args=room | {_plain_name(name): value for name, value in request.engine_args.items()}
+    )
+
+
 def mount(request: EngineRequest, adapters: Mapping[str, Path]) -> EngineRequest:
     """The same engine with other adapters, without its being started anew. Raises MountRefused if it has no room."""
-    room = {name: value for name, value in _adapter_flags(request).items() if name != "lora-modules"}
-    room |= {_plain_name(name): value for name, value in request.engine_args.items()}
-    needed = _adapter_flags(replace(request, adapters=adapters))
+    room = request.engine_args
+    new = {name: folder for name, folder in adapters.items() if name not in request.adapters}
+    try:
+        needed = _adapter_flags(replace(request, adapters=new))
+        rank = max(map(_read_rank, new.values()), default=0)
+    except EngineArgsError as error:
+        raise MountRefused(str(error)) from error
     for name in ("enable-lora", "enable-tower-connector-lora"):
         if needed.get(name) and room.get(name) is not True:
             raise MountRefused(
                 f"the engine was started without {name}: set engine_args {{{name}: true}} for the version"
             )
-    rank, most = max(map(_read_rank, adapters.values()), default=0), int(room.get("max-lora-rank") or _MAX_LORA_RANK)
+    most = int(room.get("max-lora-rank") or _MAX_LORA_RANK)
     if rank > most:
         message = f"its rank is {rank}, and the engine was started for {most}"
         raise MountRefused(f"{message}: set engine_args {{max-lora-rank: {_round_rank(rank)}}} for the version")
-    return replace(request, adapters=adapters, engine_args=room)
+    return replace(request, adapters=adapters)
 
 
 def _round_rank(rank: int) -> int:

@@ -18,6 +18,7 @@ from gateway.merging.arithmetic import NUMBER_TYPES, Addition, Change, Floats, L
 from gateway.merging.reading import read_floats
 from gateway.merging.refusal import MergeRefused
 
+_MOST_REPETITIONS = 4
 _PREFIX = "base_model.model."
 _ROLES = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
 # An engine cannot mount these; a merge can work them in, or says itself why not.
@@ -192,7 +193,8 @@ def _scale(config: Fields, module: str, rank: int | None = None) -> float:
 def _match(patterns: Fields, module: str) -> float | None:
     """The value of the first pattern that the module's name ends with; keys may be regular expressions, as in PEFT."""
     for key in patterns:
-        if re.search(r"[)\]}*+?][*+{]", key):  # nested repetition can take for ever; no trainer writes such
+        # Repetition of repetition can take for ever; no trainer writes such.
+        if re.search(r"\)[*+{]", key) or len(re.findall(r"[*+]", key)) > _MOST_REPETITIONS:
             raise MergeRefused(f"the adapter: the pattern {make_printable(key)} is too involved: write out its modules")
         try:
             if re.fullmatch(rf"(?:.*\.)?(?:{key})", module):

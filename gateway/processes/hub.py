@@ -5,6 +5,7 @@ that is started anew gets engines and counts.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
@@ -26,6 +27,8 @@ from gateway.processes.messages import (
 )
 from gateway.tasks import TaskSet
 from gateway.traffic.routes import Routes
+
+logger = logging.getLogger(__name__)
 
 _ASK_TIMEOUT_S = 0.5
 _END_TIMEOUT_S = 10.0
@@ -135,7 +138,12 @@ class Hub:
             asyncio.get_running_loop().call_later(_ASK_TIMEOUT_S, self._answer, message.number)
 
     async def _pass_on(self, message: SetAdapter) -> None:
-        self._control.send(AdapterSet(message.number, await self._set_adapter(message)))
+        try:
+            fault = await self._set_adapter(message)
+        except Exception:
+            logger.exception("setting an adapter failed inside the gateway")
+            fault = "the gateway failed on this; its log has the details"
+        self._control.send(AdapterSet(message.number, fault))
 
     def _hear_relay(self, slot: int, message: AnyMessage) -> None:
         if isinstance(message, Report):

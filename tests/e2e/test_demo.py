@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -57,27 +58,41 @@ def test_chat_prints_the_answer(demo: RunningGateway) -> None:
     assert (done.stdout, done.stderr, done.returncode) == (f"{expected}\n", "", 0)
 
 
-def test_an_adapter_is_mounted_while_the_engine_runs(demo: RunningGateway, client: openai.OpenAI) -> None:
-    def ask(name: str) -> str | None:
+def test_an_adapter_is_mounted_replaced_and_taken_away_while_the_engine_runs(
+    demo: RunningGateway, client: openai.OpenAI, tmp_path: Path
+) -> None:
+    def ask(name: str) -> list[float]:
         data = base64.b64encode((DEMO / "pictures" / "pair.png").read_bytes()).decode()
         question = "is the circle left or right of the square?"
         content: Any = [image_part(f"data:image/png;base64,{data}"), {"type": "text", "text": question}]
         messages: Any = [{"role": "user", "content": content}]
-        answer = client.chat.completions.create(model=name, messages=messages, max_tokens=20, logprobs=True)
+        answer = client.chat.completions.create(model=name, messages=messages, max_tokens=4, logprobs=True)
         assert answer.model == name
-        return (
-            str([token.logprob for token in answer.choices[0].logprobs.content or []])
-            if answer.choices[0].logprobs
-            else None
-        )
+        assert answer.choices[0].logprobs is not None
+        return [token.logprob for token in answer.choices[0].logprobs.content or []]
 
-    adapters = f"{demo.admin_url}/admin/v1/models/shapes/versions/v2/adapters"
-    mounted = httpx.post(adapters, json={"name": "again", "path": str(DEMO / "shapes-v2-mirror")}, timeout=60)
-    assert mounted.json() == {"id": "shapes:v2+again"}
-    wait_for(lambda: "shapes:v2+again" in [card.id for card in client.models.list()], 5)
-    assert ask("shapes:v2+again") == ask("shapes:v2+mirror") != ask("shapes:v2")
+    def mount(folder: Path) -> None:
+        mounted = httpx.post(adapters, json={"name": "again", "path": str(folder)}, timeout=60)
+        assert mounted.json() == {"id": name}
+
+    name, adapters = "shapes:v2+again", f"{demo.admin_url}/admin/v1/models/shapes/versions/v2/adapters"
+    mount(DEMO / "shapes-v2-mirror")
+    wait_for(lambda: name in [card.id for card in client.models.list()], 5)
+    plain, mirrored = ask("shapes:v2"), ask("shapes:v2+mirror")
+    assert ask(name) == pytest.approx(mirrored, abs=1e-4) != pytest.approx(plain, abs=1e-4)
+    weak = Path(shutil.copytree(DEMO / "shapes-v2-mirror", tmp_path / "weak"))
+    settings = json.loads((weak / "adapter_config.json").read_text())
+    (weak / "adapter_config.json").write_text(json.dumps(settings | {"lora_alpha": 1e-6}))
+    mount(weak)
+    assert ask(name) == pytest.approx(plain, abs=1e-3), "with nothing left of the old one in a cache"
+    events = client.chat.completions.create(
+        model=name, messages=[{"role": "user", "content": "Hello"}], max_tokens=3, stream=True
+    )
+    assert {event.model for event in events} == {name}
+    mount(DEMO / "shapes-v2-mirror")
+    assert ask(name) == pytest.approx(mirrored, abs=1e-4)
     assert httpx.delete(f"{adapters}/again", timeout=60).status_code == 200
-    wait_for(lambda: "shapes:v2+again" not in [card.id for card in client.models.list()], 5)
+    wait_for(lambda: name not in [card.id for card in client.models.list()], 5)
 
 
 def test_models_shows_both_versions_ready(demo: RunningGateway) -> None:

@@ -78,6 +78,7 @@ class FakeProbe:
         self.is_final = False
         self.mount_fault: str | None = None
         self.mounted: list[tuple[str, str]] = []
+        self.mount_smoke: tuple[SmokePrompt, ...] = ()
         self.smoke: tuple[SmokePrompt, ...] = ()
         self.name: str | None = "shapes"
         self.warmed: list[tuple[bool, tuple[str, ...]]] = []
@@ -107,8 +108,9 @@ class FakeProbe:
         if self.fault is not None:
             raise ProbeFailed(self.fault, is_final=self.is_final)
 
-    async def load_adapter(self, name: str, folder: Path) -> None:
+    async def load_adapter(self, name: str, folder: Path, smoke: tuple[SmokePrompt, ...] = ()) -> None:
         await asyncio.sleep(0)
+        self.mount_smoke = smoke
         if self.mount_fault is not None:
             raise ProbeFailed(self.mount_fault)
         self.mounted.append(("load", name))

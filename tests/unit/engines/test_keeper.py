@@ -127,6 +127,15 @@ async def test_a_wrong_answer_to_a_smoke_prompt_is_final(bench: Bench) -> None:
     assert bench.keeper.status.next_try_at is None
 
 
+async def test_smoke_prompts_of_adapters_follow_their_names(bench: Bench, tmp_path: Path) -> None:
+    names = ("shapes", "shapes:v1+a", "shapes:v1+gone")
+    prompts = tuple(SmokePrompt(name[-1], "x", name) for name in names)
+    bench.spec = replace(bench.spec, smoke=prompts, adapters=(("shapes:v1+a@12", tmp_path),))
+    bench.start()
+    await bench.reach(EngineState.READY)
+    assert [(prompt.prompt, prompt.name) for prompt in bench.probe.smoke] == [("s", "shapes"), ("a", "shapes:v1+a@12")]
+
+
 async def test_what_answered_rightly_once_is_tried_again(bench: Bench) -> None:
     bench.start()
     await bench.reach(EngineState.READY)

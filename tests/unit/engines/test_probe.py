@@ -72,8 +72,9 @@ async def test_warming_asks_the_model_and_each_adapter_for_a_token(
     await asked.close()
 
 
-def say(text: str | None) -> httpx.Response:
-    return httpx.Response(200, json={"choices": [{"message": {"content": text}}], "usage": {"completion_tokens": 1}})
+def say(text: str | None, finish: str = "stop") -> httpx.Response:
+    choice = {"message": {"content": text}, "finish_reason": finish}
+    return httpx.Response(200, json={"choices": [choice], "usage": {"completion_tokens": 1}})
 
 
 async def test_a_smoke_prompt_is_asked_as_a_client_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,14 +94,14 @@ async def test_a_smoke_prompt_is_asked_as_a_client_would(tmp_path: Path, monkeyp
     picture = {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,anBlZw=="}}
     assert seen == [
         {
-            "model": "shapes:v1+a", "max_tokens": 256, "top_k": 5, "temperature": 0,
+            "model": "shapes:v1+a", "max_tokens": 256, "top_k": 5, "temperature": 0, "stream": False, "n": 1,
             "messages": [
                 {"role": "system", "content": "You look."},
                 {"role": "user", "content": [picture, {"type": "text", "text": "what?"}]},
             ],
         },
         {
-            "model": "shapes", "max_tokens": 256, "temperature": 0,
+            "model": "shapes", "max_tokens": 256, "temperature": 0, "stream": False, "n": 1,
             "messages": [{"role": "user", "content": [{"type": "text", "text": "and?"}]}],
         },
     ]  # fmt: skip
@@ -111,8 +112,9 @@ async def test_a_smoke_prompt_is_asked_as_a_client_would(tmp_path: Path, monkeyp
     ("answer", "said", "is_final"),
     [
         (say("a square"), "was answered 'a square', and 'circle' was expected", True),
-        (say(None), "was answered ''", True),
-        (httpx.Response(200, json={"usage": {"completion_tokens": 1}}), "was answered ''", True),
+        (say("a squ", "length"), "was answered 'a squ'", False),
+        (say(None), "was answered ''", False),
+        (httpx.Response(200, json={"usage": {"completion_tokens": 1}}), "was answered ''", False),
         (httpx.Response(400, json={"error": {"message": "no pictures"}}), "failed with 400: no pictures", False),
     ],
 )
@@ -128,6 +130,42 @@ async def test_a_smoke_prompt_that_is_not_answered_as_expected_is_a_failure(
     assert "the smoke prompt 'what?'" in str(caught.value)
     assert said in str(caught.value)
     assert caught.value.is_final == is_final
+    await asked.close()
+
+
+async def test_where_the_context_is_short_the_engine_chooses_the_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/completions":
+            return tokens(1)
+        has_limit = "max_tokens" in json.loads(request.content)
+        return httpx.Response(400, json={"error": {"message": "too long"}}) if has_limit else say("a circle")
+
+    asked = probe(tmp_path, handle, monkeypatch)
+    await asked.warm(is_visual=False, smoke=(SmokePrompt("what?", "circle", "shapes"),))
+    with pytest.raises(ProbeFailed, match="failed with 400: too long"):
+        await asked.warm(is_visual=False, smoke=(SmokePrompt("what?", "circle", "shapes", fields={"max_tokens": 9}),))
+    await asked.close()
+
+
+@pytest.mark.parametrize("is_smoke", [False, True])
+async def test_an_adapter_that_does_not_answer_is_taken_off_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_smoke: bool
+) -> None:
+    seen: list[str] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.path)
+        if request.url.path == "/v1/completions":
+            return tokens(1) if is_smoke else httpx.Response(500, text="no")
+        return say("a square") if request.url.path == "/v1/chat/completions" else httpx.Response(200)
+
+    asked = probe(tmp_path, handle, monkeypatch)
+    smoke = (SmokePrompt("what?", "circle", "a"),) if is_smoke else ()
+    with pytest.raises(ProbeFailed):
+        await asked.load_adapter("a", tmp_path, smoke)
+    assert (seen[0], seen[-1]) == ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
     await asked.close()
 
 

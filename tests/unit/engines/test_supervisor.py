@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.engines.engine import Admission, EngineState, MountRefused
+from gateway.engines.engine import Admission, EngineState, MountRefused, SmokePrompt
 from gateway.engines.keeper import KeeperTiming, KeeperTools
 from gateway.engines.supervisor import Supervisor
 from gateway.fleet.replica import Replica
+from gateway.tasks import TaskSet
 from tests.support.fake_engines import FakeProbe, FakeSpawner, engine_spec, remakeable, remote_spec, until
 
 TIMING = KeeperTiming(poll_s=0, stop_grace_s=0.01, unload_after_s=0, first_pause_s=60)
@@ -173,9 +174,9 @@ async def test_one_that_is_taken_away_is_unknown_at_once_and_unloaded_later(tmp_
 
 async def test_one_that_an_engine_does_not_take_is_taken_off_the_others(tmp_path: Path) -> None:
     class Second(FakeProbe):
-        async def load_adapter(self, name: str, folder: Path) -> None:
+        async def load_adapter(self, name: str, folder: Path, smoke: tuple[SmokePrompt, ...] = ()) -> None:
             self.mount_fault = "the engine does not mount it" if self.mounted else None
-            await super().load_adapter(name, folder)
+            await super().load_adapter(name, folder, smoke)
 
     probe = Second()
     supervisor = await mounting(tmp_path, probe)
@@ -199,16 +200,184 @@ async def test_one_that_is_not_admitted_reaches_no_engine(tmp_path: Path) -> Non
     await supervisor.close()
 
 
-async def test_an_engine_on_its_way_up_has_it_when_it_is_ready(tmp_path: Path) -> None:
+async def test_without_a_ready_engine_nothing_is_mounted(tmp_path: Path) -> None:
     probe = FakeProbe()
     probe.healthy = False
     supervisor = supervise(FakeSpawner(), probe)
     supervisor.start([remakeable(engine_spec(tmp_path))])
     await until(lambda: probe.looks > 3)
-    await supervisor.set_adapter("shapes", "v1", "a", tmp_path / "one")
+    with pytest.raises(MountRefused, match="no engine of the version is ready"):
+        await supervisor.set_adapter("shapes", "v1", "a", tmp_path / "one")
     assert probe.mounted == []
-    probe.healthy = True
-    await until(supervisor.is_settled)
-    assert probe.mounted == [("load", ID)]
-    assert supervisor.statuses()[0].adapters == (ID,)
     await supervisor.close()
+
+
+class Apart:
+    """Two engines of one version, each with a probe of its own."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.probes = {f"shapes:v1#{number}": FakeProbe() for number in range(2)}
+        self.told: list[list[tuple[str, ...]]] = []
+        self.spawner = FakeSpawner()
+        tools = KeeperTools(
+            spawner=self.spawner,
+            fork_spawner=None,
+            make_probe=lambda spec: self.probes[spec.name],
+            admit=lambda spec: Admission(digests={name: folder.name * 9 for name, folder in spec.adapters}),
+            explain=lambda lines, code: "",
+            slots=asyncio.Semaphore(2),
+            turns=asyncio.Lock(),
+            on_change=lambda status: self.told.append([one.adapters for one in self.supervisor.statuses()]),
+        )
+        timing = replace(TIMING, first_pause_s=0, unload_after_s=60)
+        self.supervisor = Supervisor(tools, timing, lambda spec: FakeProbe())
+        self.first, self.second = self.probes.values()
+        self.specs = [remakeable(engine_spec(tmp_path, name)) for name in self.probes]
+
+
+async def test_one_that_becomes_ready_while_another_loads_has_it_too(tmp_path: Path) -> None:
+    bench = Apart(tmp_path)
+    bench.first.healthy = False
+    gate = asyncio.Event()
+    real = bench.second.load_adapter
+
+    async def load(name: str, folder: Path, smoke: tuple[SmokePrompt, ...] = ()) -> None:
+        await gate.wait()
+        await real(name, folder, smoke)
+
+    bench.second.load_adapter = load  # type: ignore[method-assign]
+    bench.supervisor.start(bench.specs)
+    await until(lambda: states(bench.supervisor)[1] is EngineState.READY)
+    tasks = TaskSet()
+    mounting = tasks.start(bench.supervisor.set_adapter("shapes", "v1", "a", tmp_path / "one"), "mount")
+    bench.first.healthy = True
+    await until(bench.supervisor.is_settled)
+    gate.set()
+    await mounting
+    assert bench.first.mounted == bench.second.mounted == [("load", ID)]
+    assert [status.adapters for status in bench.supervisor.statuses()] == [(ID,), (ID,)]
+    await bench.supervisor.close()
+
+
+async def test_one_on_its_way_up_has_it_when_it_is_ready(tmp_path: Path) -> None:
+    bench = Apart(tmp_path)
+    bench.first.healthy = False
+    bench.supervisor.start(bench.specs)
+    await until(lambda: states(bench.supervisor)[1] is EngineState.READY)
+    await bench.supervisor.set_adapter("shapes", "v1", "a", tmp_path / "one")
+    assert bench.first.mounted == []
+    bench.first.healthy = True
+    await until(bench.supervisor.is_settled)
+    assert bench.first.mounted == [("load", ID)]
+    await bench.supervisor.close()
+
+
+async def test_one_that_does_not_take_it_when_it_comes_up_goes_without(tmp_path: Path) -> None:
+    bench = Apart(tmp_path)
+    bench.first.healthy, bench.first.mount_fault = False, "no memory"
+    bench.supervisor.start(bench.specs)
+    await until(lambda: states(bench.supervisor)[1] is EngineState.READY)
+    await bench.supervisor.set_adapter("shapes", "v1", "a", tmp_path / "one")
+    bench.first.healthy = True
+    await until(bench.supervisor.is_settled)
+    assert [status.adapters for status in bench.supervisor.statuses()] == [(), (ID,)]
+    await bench.supervisor.close()
+
+
+async def test_all_engines_change_names_before_anybody_is_told(tmp_path: Path) -> None:
+    bench = Apart(tmp_path)
+    bench.supervisor.start(bench.specs)
+    await until(bench.supervisor.is_settled)
+    await bench.supervisor.set_adapter("shapes", "v1", "a", tmp_path / "one")
+    bench.told.clear()
+    await bench.supervisor.set_adapter("shapes", "v1", "a", tmp_path / "two")
+    assert bench.told
+    assert all(one == other for one, other in bench.told)
+    await bench.supervisor.close()
+
+
+async def test_the_old_one_can_come_back_at_once(tmp_path: Path) -> None:
+    probe = FakeProbe()
+    supervisor = await mounting(tmp_path, probe, 1)
+    supervisor._timing = replace(TIMING, unload_after_s=60)
+    for name in ("one", "two", "one"):
+        await supervisor.set_adapter("shapes", "v1", "a", tmp_path / name)
+    assert [kind for kind, _ in probe.mounted] == ["load", "load"], "it was still mounted"
+    assert supervisor.statuses()[0].adapters == (ID,)
+    await supervisor.set_adapter("shapes", "v1", "a", None)
+    await supervisor.set_adapter("shapes", "v1", "a", tmp_path / "one")
+    assert len(probe.mounted) == 2
+    await supervisor.close()
+
+
+async def test_what_is_asked_for_again_is_not_unloaded_by_an_old_order(tmp_path: Path) -> None:
+    probe = FakeProbe()
+    supervisor = await mounting(tmp_path, probe, 1)
+    supervisor._timing = replace(TIMING, unload_after_s=0.02)
+    for name in ("one", "two", "one"):
+        await supervisor.set_adapter("shapes", "v1", "a", tmp_path / name)
+    await until(lambda: ("unload", f"{ID}@twotwotwotwo") in probe.mounted)
+    assert ("unload", ID) not in probe.mounted
+    await supervisor.close()
+
+
+async def test_files_that_change_while_they_are_loaded_are_refused(tmp_path: Path) -> None:
+    probe = FakeProbe()
+    supervisor = await mounting(tmp_path, probe, 1)
+    digests = iter(["before", "after"])
+    supervisor._tools = replace(
+        supervisor._tools, admit=lambda spec: Admission(digests={spec.adapters[0][0]: next(digests)})
+    )
+    with pytest.raises(MountRefused, match="files changed"):
+        await supervisor.set_adapter("shapes", "v1", "a", tmp_path / "one")
+    assert probe.mounted == [("load", ID), ("unload", ID)]
+    await supervisor.close()
+
+
+async def test_engines_that_take_for_ever_are_not_waited_for(tmp_path: Path) -> None:
+    class Silent(FakeProbe):
+        async def load_adapter(self, name: str, folder: Path, smoke: tuple[SmokePrompt, ...] = ()) -> None:
+            await asyncio.Event().wait()
+
+    supervisor = await mounting(tmp_path, Silent(), 1)
+    supervisor._timing = replace(TIMING, mount_timeout_s=0.01)
+    with pytest.raises(MountRefused, match=r"did not do it within 0\.01 s"):
+        await supervisor.set_adapter("shapes", "v1", "a", tmp_path / "one")
+    assert supervisor.statuses()[0].adapters == ()
+    await supervisor.close()
+
+
+async def test_an_adapter_s_smoke_prompts_are_asked_of_each_that_takes_its_name(tmp_path: Path) -> None:
+    probe = FakeProbe()
+    supervisor = supervise(FakeSpawner(), probe)
+    prompts = (SmokePrompt("what?", "x", "shapes"), SmokePrompt("left?", "right", ID))
+    spec = remakeable(replace(engine_spec(tmp_path), adapters=((ID, tmp_path / "old"),), smoke=prompts))
+    supervisor.start([spec])
+    await until(supervisor.is_settled)
+    assert probe.smoke == prompts
+    await supervisor.set_adapter("shapes", "v1", "a", tmp_path / "new")
+    assert probe.mount_smoke == (SmokePrompt("left?", "right", f"{ID}@newnewnewnew"),)
+    await supervisor.close()
+
+
+async def test_a_run_s_checkpoint_is_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoint-7").mkdir(parents=True)
+    probe = FakeProbe()
+    supervisor = await mounting(tmp_path, probe, 1)
+    await supervisor.set_adapter("shapes", "v1", "a", tmp_path / "run@newest")
+    assert supervisor._find_keepers("shapes", "v1")[0].spec.adapters == ((ID, tmp_path / "run" / "checkpoint-7"),)
+    with pytest.raises(MountRefused, match="says which of its checkpoints is the best"):
+        await supervisor.set_adapter("shapes", "v1", "a", tmp_path / "run@best")
+    await supervisor.close()
+
+
+async def test_an_adapter_that_is_still_to_be_unloaded_holds_up_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = FakeProbe()
+    supervisor = await mounting(tmp_path, probe, 1)
+    monkeypatch.setattr(supervisor, "_timing", replace(TIMING, unload_after_s=60))
+    await supervisor.set_adapter("shapes", "v1", "a", tmp_path / "one")
+    await supervisor.set_adapter("shapes", "v1", "a", None)
+    async with asyncio.timeout(2):
+        await supervisor.close()

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.engines.engine import MountRefused
 from gateway.engines.machine import Machine
-from gateway.engines.vllm import EngineArgsError, EngineRequest, build_launch_spec, is_forkable, mount
+from gateway.engines.vllm import EngineArgsError, EngineRequest, build_launch_spec, is_forkable, make_room, mount
 from tests.support.safetensors_files import write_adapter, write_tensors
 
 SMALL = Machine(cores=2, memory_bytes=24 * 2**30)
@@ -175,13 +175,16 @@ def test_adapters_are_served_under_their_public_ids(tmp_path: Path) -> None:
 
 def test_adapters_are_mounted_where_the_engine_has_room(tmp_path: Path) -> None:
     small, big = adapter(tmp_path / "a", r=4), adapter(tmp_path / "b", r=12)
-    request = replace(REQUEST, adapters={"shapes:v1+a": big})
+    request = make_room(replace(REQUEST, adapters={"shapes:v1+a": big}))
+    (tmp_path / "b" / "adapter_config.json").unlink()  # what is mounted may be gone by now
     mounted = mount(request, {"shapes:v1+b": small})
     found = build_launch_spec(mounted, SMALL)
     assert "--max-lora-rank=16" in found.args, "as it was started"
     emptied = mount(mounted, {})
     assert "--enable-lora" in build_launch_spec(emptied, SMALL).args, "adapters may come again"
-    assert mount(emptied, {"shapes:v1+a": big}).adapters == {"shapes:v1+a": big}
+    with pytest.raises(MountRefused, match="does not say the adapter's rank"):
+        mount(emptied, {"shapes:v1+a": big})
+    assert make_room(replace(REQUEST, adapters={"shapes:v1+a": big})).engine_args == REQUEST.engine_args
 
 
 def test_adapters_are_refused_where_it_has_none(tmp_path: Path) -> None:
@@ -190,9 +193,9 @@ def test_adapters_are_refused_where_it_has_none(tmp_path: Path) -> None:
         mount(REQUEST, {"shapes:v1+b": big})
     request = replace(REQUEST, engine_args={"enable_lora": True})
     with pytest.raises(MountRefused, match=r"its rank is 20, and the engine was started for 16.*max-lora-rank: 32\}"):
-        mount(request, {"shapes:v1+b": big})
+        mount(make_room(request), {"shapes:v1+b": big})
     roomy = replace(REQUEST, engine_args={"enable-lora": True, "max-lora-rank": 32})
-    assert mount(roomy, {"shapes:v1+b": big}).adapters == {"shapes:v1+b": big}
+    assert mount(make_room(roomy), {"shapes:v1+b": big}).adapters == {"shapes:v1+b": big}
 
 
 def test_an_engine_is_told_of_adapters_that_change_how_a_model_sees(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def test_each_pair_of_matrices_changes_one_tensor(tmp_path: Path, base: Path) ->
         ({"alpha_pattern": {"q_proj": 2}}, 2 / RANK),
         ({"alpha_pattern": {r"layers\.\d+\.self_attn\.q_proj": 2, "q_proj": 5}}, 2 / RANK),
         ({"alpha_pattern": {"proj": 2}}, 8 / RANK),
+        ({"alpha_pattern": {r"layers\.[0-9]+\.self_attn\.q_proj": 2}}, 2 / RANK),
         ({"r": 99, "rank_pattern": {"q_proj": RANK, "o_proj": RANK}}, 8 / RANK),
     ],
 )
@@ -130,6 +131,7 @@ def test_copies_of_the_base_s_embeddings_change_nothing(tmp_path: Path, base: Pa
         (None, {"r": 2}, "has rank 4, adapter_config.json says"),
         (None, {"rank_pattern": {"(": 4}}, "the pattern ( is none"),
         (None, {"alpha_pattern": {"([a-z0-9_.]+)+!": 4}}, "is too involved"),
+        (None, {"alpha_pattern": {".*.*.*.*.*.*x$": 4}}, "is too involved"),
         (None, {"init_lora_weights": "lora_ga"}, "has changed the base's own weights too"),
         (None, {"init_lora_weights": "something_new"}, "has changed the base's own weights too"),
         (pair("model.layers.9.self_attn.q_proj"), {}, "not in the base"),

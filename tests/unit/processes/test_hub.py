@@ -3,6 +3,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+import pytest
+
 from gateway.engines.engine import EngineState, EngineStatus
 from gateway.processes.hub import Hub
 from gateway.processes.messages import (
@@ -102,6 +104,19 @@ async def test_what_control_asks_of_the_engines_is_done_and_told() -> None:
         await until(lambda number=number: len(bench.control.told) == number)
     assert [asked.number for asked in bench.set] == [1, 2]
     assert bench.control.told == [AdapterSet(1), AdapterSet(2, "no room")]
+
+
+async def test_a_defect_in_what_control_asked_for_is_told_too(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+
+    async def break_down(asked: SetAdapter) -> str | None:
+        raise ZeroDivisionError
+
+    bench.hub._set_adapter = break_down
+    bench.control.say(SetAdapter(1, "m", "v1", "a", "/a"))
+    await until(lambda: bool(bench.control.told))
+    assert bench.control.told == [AdapterSet(1, "the gateway failed on this; its log has the details")]
+    assert "setting an adapter failed" in caplog.text
 
 
 async def test_routes_reach_every_relay_and_are_kept_for_those_that_come_later() -> None:
