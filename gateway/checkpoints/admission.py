@@ -79,17 +79,27 @@ class Report:
         }
 
 
-def check(path: Path, base: Path | None = None, *, against: Path | None = None, trusts_code: bool = False) -> Report:
+def check(
+    path: Path,
+    base: Path | None = None,
+    *,
+    draft: Path | None = None,
+    against: Path | None = None,
+    trusts_code: bool = False,
+) -> Report:
     """Say whether the folder can be served; an adapter over `base`, if given. Never raises for what is in a folder.
 
-    `against` is a checkpoint that it would take the place of: the report then tells what differs. Code that the folder
-    brings keeps it from being served unless the caller `trusts_code`.
+    `draft` is the model that is to guess ahead in speculative decoding. `against` is a checkpoint that it would take the
+    place of: the report then tells what differs. Code that the folder brings keeps it from being served unless the
+    caller `trusts_code`.
     """
     contents = read_contents(path)
     manifest = describe(contents)
     found = [*manifest.findings, *_judge(contents, trusts_code=trusts_code)]
     if base is not None:
         found += _judge_over(contents, base, trusts_code=trusts_code)
+    if draft is not None and (fault := check_draft(draft, path, trusts_code=trusts_code)) is not None:
+        found.append(fault)
     findings = sorted(dict.fromkeys(found), key=lambda finding: _ORDER.index(finding.severity))
     changes = () if against is None else compare(contents, read_contents(against))
     return Report(

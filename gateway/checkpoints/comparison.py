@@ -9,8 +9,8 @@ from gateway.checkpoints.contents import Contents
 from gateway.checkpoints.fields import Fields
 from gateway.checkpoints.findings import UnreadableError, join_names, make_printable
 from gateway.checkpoints.manifest import SAMPLING_KEYS, Manifest, describe
+from gateway.checkpoints.tokenizer import TOKENIZER_LIMIT_BYTES
 
-_TOKENIZER_LIMIT_BYTES = 256 * 2**20
 _SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 _ENDS = ("eos_token_id", "bos_token_id", "pad_token_id")
 _ABSENT = "none"
@@ -103,7 +103,7 @@ def _hash_tokenizer(contents: Contents) -> str:
     if not contents.folder.has(contents.tokenizer.file):
         return ""
     try:
-        raw = contents.folder.read(contents.tokenizer.file, _TOKENIZER_LIMIT_BYTES)
+        raw = contents.folder.read(contents.tokenizer.file, TOKENIZER_LIMIT_BYTES)
     except UnreadableError:
         return ""
     return hashlib.sha256(raw).hexdigest()

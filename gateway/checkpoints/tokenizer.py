@@ -9,7 +9,10 @@ from gateway.checkpoints.fields import Fields
 from gateway.checkpoints.files import Folder
 from gateway.checkpoints.findings import Finding, UnreadableError, error
 
-_TOKENIZER_LIMIT_BYTES = 256 * 2**20
+TOKENIZER_LIMIT_BYTES = 256 * 2**20
+"""The longest file of a tokenizer that is read."""
+
+_FAST_FILE = "tokenizer.json"
 _MEND = "copy the tokenizer's files from the base model, or save it with tokenizer.save_pretrained"
 _LARGE = 10**9
 
@@ -73,8 +76,8 @@ def read_tokenizer(folder: Folder) -> Tokenizer:
 
 
 def _read_fast(folder: Folder) -> tuple[str, int, dict[str, int]]:
-    name = "tokenizer.json"
-    raw = folder.read(name, _TOKENIZER_LIMIT_BYTES)
+    name = _FAST_FILE
+    raw = folder.read(name, TOKENIZER_LIMIT_BYTES)
     try:
         content = msgspec.json.decode(raw, type=_File)
         size = _measure(content.model.vocab)
@@ -85,6 +88,17 @@ def _read_fast(folder: Folder) -> tuple[str, int, dict[str, int]]:
     if size == 0 and not added:
         raise UnreadableError(error("tokenizer-broken", name, f"{name} holds no vocabulary", _MEND))
     return content.model.type or "fast", size, added
+
+
+def read_vocabulary(folder: Folder) -> dict[str, int] | list[tuple[str, float]] | None:
+    """The trained tokens and their numbers, or (Unigram) their scores in order; None where no file says them."""
+    if not folder.has(_FAST_FILE):
+        return None
+    try:
+        vocab = msgspec.json.decode(folder.read(_FAST_FILE, TOKENIZER_LIMIT_BYTES), type=_File).model.vocab
+        return msgspec.json.decode(vocab, type=dict[str, int] | list[tuple[str, float]])
+    except (UnreadableError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _measure(vocab: msgspec.Raw) -> int:

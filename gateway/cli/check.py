@@ -5,13 +5,12 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from gateway.checkpoints import Finding, Manifest, Report, check, check_draft
+from gateway.checkpoints import Finding, Manifest, Report, check
 from gateway.checkpoints.findings import join_names, make_printable
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
@@ -43,14 +42,13 @@ def run(args: argparse.Namespace) -> int:
         if given is not None and _ADDRESS.match(given):
             print_error(f"{given} is an address; download it first and give the folder")
             return 2
-    report = check(Path(args.dir), _path(args.base), against=_path(args.against), trusts_code=args.trust_remote_code)
-    fault = (
-        None
-        if args.draft is None
-        else check_draft(Path(args.draft), Path(args.dir), trusts_code=args.trust_remote_code)
+    report = check(
+        Path(args.dir),
+        _path(args.base),
+        draft=_path(args.draft),
+        against=_path(args.against),
+        trusts_code=args.trust_remote_code,
     )
-    if fault is not None:
-        report = replace(report, findings=(fault, *report.findings))
     if args.json:
         print(json.dumps(report.to_dict() | _tell_fit(report, args.memory), indent=2))
     else:

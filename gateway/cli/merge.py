@@ -31,8 +31,8 @@ def run(args: argparse.Namespace) -> int:
     except ImportError:
         print("gateway merge: numpy is missing: pip install 'nim-gateway[merge]'", file=sys.stderr)
         return 2
+    from gateway.merging import MergeRefused
     from gateway.merging.equivalence import CheckUnavailable
-    from gateway.merging.refusal import MergeRefused
 
     try:
         return _merge(args, console)

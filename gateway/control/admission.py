@@ -1,6 +1,6 @@
 """What is looked at before an engine is started: a checkpoint that can't be served costs milliseconds, not minutes."""
 
-from gateway.checkpoints import check, check_draft
+from gateway.checkpoints import check
 from gateway.engines.engine import Admission, EngineSpec
 
 
@@ -8,14 +8,9 @@ def admit(spec: EngineSpec) -> Admission:
     """Look at the files an engine would serve. Reads headers only; call it off the event loop."""
     if spec.checkpoint is None:
         return Admission()
-    report = check(spec.checkpoint, trusts_code=spec.trusts_code)
+    report = check(spec.checkpoint, draft=spec.draft, trusts_code=spec.trusts_code)
     if not report.is_servable:
         return Admission(report.reason())
-    if (
-        spec.draft is not None
-        and (fault := check_draft(spec.draft, spec.checkpoint, trusts_code=spec.trusts_code)) is not None
-    ):
-        return Admission(str(fault))
     digests = {"": report.digest}
     for name, folder in spec.adapters:
         adapter = check(folder, base=spec.checkpoint, trusts_code=spec.trusts_code)

@@ -14,9 +14,9 @@ from typing import Any
 from gateway.checkpoints.contents import Contents
 from gateway.checkpoints.matrices import find_core
 from gateway.engines.launcher import adapt_torch
+from gateway.merging import MergeRefused
 from gateway.merging.plan import MergePlan
 from gateway.merging.reading import read_floats
-from gateway.merging.refusal import MergeRefused
 
 PROMPTS = (
     "Hello!",

@@ -14,9 +14,9 @@ from gateway.checkpoints.manifest import find_quantization, find_tied
 from gateway.checkpoints.matrices import find_core, index_modules
 from gateway.checkpoints.rules.adapter import PLAIN_STARTS
 from gateway.checkpoints.safetensors import Tensor
+from gateway.merging import MergeRefused
 from gateway.merging.arithmetic import NUMBER_TYPES, Addition, Change, Floats, LowRank, Replacement
 from gateway.merging.reading import read_floats
-from gateway.merging.refusal import MergeRefused
 
 _MOST_REPETITIONS = 4
 _PREFIX = "base_model.model."

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 
 from gateway.checkpoints.contents import Contents
+from gateway.checkpoints.digest import compute_digest
+from gateway.checkpoints.files import list_folder
 from gateway.checkpoints.findings import UnreadableError
 from gateway.checkpoints.safetensors import Tensor
+from gateway.merging import MergeRefused
 from gateway.merging.arithmetic import Floats, decode
-from gateway.merging.refusal import MergeRefused
 
 _PIECE_BYTES = 8 * 2**20
 
@@ -23,6 +25,14 @@ def read_pieces(contents: Contents, tensor: Tensor, piece_bytes: int = _PIECE_BY
                 yield piece
     except UnreadableError as unreadable:
         raise MergeRefused(f"{contents.path}: {unreadable.finding}") from unreadable
+
+
+def read_digest(contents: Contents) -> str | None:
+    """The folder's digest as it is now. Raises MergeRefused if it is gone."""
+    try:
+        return compute_digest(list_folder(contents.path))
+    except UnreadableError as unreadable:
+        raise MergeRefused(str(unreadable.finding)) from unreadable
 
 
 def read_floats(contents: Contents, tensor: Tensor) -> Floats:

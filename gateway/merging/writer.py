@@ -14,13 +14,12 @@ from typing import BinaryIO
 import msgspec
 import numpy as np
 
-from gateway.checkpoints import check
 from gateway.checkpoints.contents import Contents
 from gateway.checkpoints.safetensors import Tensor
+from gateway.merging import MergeRefused
 from gateway.merging.arithmetic import decode, encode, is_finite
 from gateway.merging.plan import MergePlan
-from gateway.merging.reading import read_floats, read_pieces
-from gateway.merging.refusal import MergeRefused
+from gateway.merging.reading import read_digest, read_floats, read_pieces
 
 RECORD_FILE = "gateway_merge.json"
 """Says in a merged checkpoint what it was made of."""
@@ -71,7 +70,7 @@ def write_merged(plan: MergePlan, folder: Path, told: Told) -> None:
         written_bytes += _write_file(plan, name, folder / name)
     _copy_documents(plan.base, folder)
     for contents, report in ((plan.base, plan.base_report), (plan.adapter, plan.adapter_report)):
-        if check(contents.path).digest != report.digest:
+        if read_digest(contents) != report.digest:
             raise MergeRefused(f"{contents.path} changed while it was merged: merge it again when nobody writes to it")
     record = {
         "base": {"path": str(plan.base.path), "digest": plan.base_report.digest},

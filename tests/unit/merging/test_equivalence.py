@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from gateway.engines.launcher import adapt_torch
-from gateway.merging import equivalence
+from gateway.merging import MergeRefused, equivalence
 from gateway.merging.arithmetic import LowRank
 from gateway.merging.equivalence import CheckUnavailable, Equivalence, verify
 from gateway.merging.plan import MergePlan, plan_merge
-from gateway.merging.refusal import MergeRefused
 from gateway.merging.writer import staging, write_merged
 from tests.support.tiny_adapters import write_random_adapter
 

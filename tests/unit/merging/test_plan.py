@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from gateway.merging import MergeRefused
 from gateway.merging.arithmetic import Addition, LowRank, Replacement
 from gateway.merging.plan import plan_merge
-from gateway.merging.refusal import MergeRefused
 from tests.support.safetensors_files import (
     HIDDEN,
     LAYERS,

@@ -1,10 +1,11 @@
+import shutil
 from pathlib import Path
 
 import pytest
 
 from gateway.checkpoints.contents import read_contents
-from gateway.merging.reading import read_floats, read_pieces
-from gateway.merging.refusal import MergeRefused
+from gateway.merging import MergeRefused
+from gateway.merging.reading import read_digest, read_floats, read_pieces
 from tests.support.safetensors_files import HIDDEN, VOCABULARY, write_checkpoint
 
 NAME = "lm_head.weight"
@@ -29,3 +30,13 @@ def test_files_that_are_gone_or_shorter_are_refused(tmp_path: Path) -> None:
     (tmp_path / tensor.file).unlink()
     with pytest.raises(MergeRefused, match="is missing"):
         read_floats(contents, tensor)
+
+
+def test_the_digest_is_that_of_now(tmp_path: Path) -> None:
+    contents = read_contents(write_checkpoint(tmp_path / "model"))
+    before = read_digest(contents)
+    (tmp_path / "model" / "notes.txt").write_text("new")
+    assert read_digest(contents) != before
+    shutil.rmtree(tmp_path / "model")
+    with pytest.raises(MergeRefused, match="does not exist"):
+        read_digest(contents)

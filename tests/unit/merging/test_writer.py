@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from gateway.checkpoints import check
+from gateway.merging import MergeRefused
 from gateway.merging import writer as module
 from gateway.merging.arithmetic import decode
 from gateway.merging.plan import MergePlan, plan_merge
-from gateway.merging.refusal import MergeRefused
 from gateway.merging.writer import RECORD_FILE, staging, write_merged
 from tests.support.safetensors_files import (
     HIDDEN,

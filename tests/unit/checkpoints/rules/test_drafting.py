@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.checkpoints import check_draft
+from gateway.checkpoints.admission import check_draft
 from tests.support.safetensors_files import (
     VOCABULARY,
     edit_json,
