@@ -46,14 +46,12 @@ def build_admin_app(control: Control, read_metrics: Callable[[], Awaitable[bytes
         """Mount an adapter, in the place of one of its name; no engine is started anew and no request notices."""
         if not Path(asked.path).is_absolute():
             raise BadRequest("The path of an adapter must begin at the root of the gateway's machine.", param="path")
-        await control.set_adapter(model, version, asked.name, Path(asked.path))
-        return {"id": f"{model}:{version}+{asked.name}"}
+        return {"id": await control.set_adapter(model, version, asked.name, Path(asked.path))}
 
     @app.delete("/admin/v1/models/{model:path}/versions/{version}/adapters/{name}")
     async def take_adapter_away(model: str, version: str, name: str) -> dict[str, Any]:
         """Take an adapter away: the next request for it gets a 404, those under way end in order."""
-        await control.set_adapter(model, version, name, None)
-        return {"id": f"{model}:{version}+{name}"}
+        return {"id": await control.set_adapter(model, version, name, None)}
 
     @app.get("/metrics")
     async def show_metrics() -> Response:

@@ -89,8 +89,8 @@ def check(
 ) -> Report:
     """Say whether the folder can be served; an adapter over `base`, if given. Never raises for what is in a folder.
 
-    `draft` is the model that is to guess ahead in speculative decoding. `against` is a checkpoint that it would take the
-    place of: the report then tells what differs. Code that the folder brings keeps it from being served unless the
+    `draft` is the model that is to guess ahead in speculative decoding. `against` is a checkpoint that it would take
+    the place of: the report then tells what differs. Code that the folder brings keeps it from being served unless the
     caller `trusts_code`.
     """
     contents = read_contents(path)

@@ -10,7 +10,7 @@ import msgspec
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.control.plan import read_system_prompt
-from gateway.engines.engine import EngineState, EngineStatus, MountRefused, find_public_id
+from gateway.engines.engine import EngineState, EngineStatus, MountRefused, find_public_id, write_public_id
 from gateway.errors import BadRequest, UnknownModel
 from gateway.fleet.replica import Replica
 from gateway.settings import ModelSettings, PartName, Settings, VersionSettings
@@ -77,10 +77,11 @@ class Control:
             for model in self._settings.models
         ]
 
-    async def set_adapter(self, model: str, version: str, adapter: str, folder: Path | None) -> None:
+    async def set_adapter(self, model: str, version: str, adapter: str, folder: Path | None) -> str:
         """Mount an adapter on a version, in the place of one of its name; with None take it away. Until the next start.
 
-        Raises UnknownModel for a name that nobody serves, BadRequest for what cannot be done, with nothing changed.
+        Returns its public id. Raises UnknownModel for a name that nobody serves, BadRequest for what cannot be done; then
+        nothing has changed.
         """
         known = next((one for one in self._settings.models if one.name == model), None)
         if known is None or not any(one.name == version for one in known.versions):
@@ -91,11 +92,13 @@ class Control:
             raise BadRequest(
                 f"The name of an adapter {str(error.errors()[0]['msg']).removeprefix('Value error, ')}.", param="name"
             ) from error
+        public_id = write_public_id(model, version, adapter)
         try:
             await self._engines.set_adapter(model, version, adapter, folder)
         except MountRefused as refused:
-            raise BadRequest(f"{model}:{version}+{adapter}: {refused}.") from refused
-        logger.info("%s:%s+%s is %s", model, version, adapter, "taken away" if folder is None else f"mounted, {folder}")
+            raise BadRequest(f"{public_id}: {refused}.") from refused
+        logger.info("%s is %s", public_id, "taken away" if folder is None else f"mounted, {folder}")
+        return public_id
 
     def _build_routes(self) -> Routes:
         ready: dict[tuple[str, str], list[Replica]] = {}
@@ -140,7 +143,7 @@ def _find_adapters(model: ModelSettings, version: VersionSettings, statuses: lis
     mounted = [status.adapters for status in statuses if status.state is EngineState.READY]
     mounted = mounted or [status.adapters for status in statuses[:1]]
     if not mounted:
-        return {name: f"{model.name}:{version.name}+{name}" for name in version.adapters}
+        return {name: write_public_id(model.name, version.name, name) for name in version.adapters}
     common = [name for name in mounted[0] if all(name in others for others in mounted)]
     return {find_public_id(name).partition("+")[2]: name for name in common}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.checkpoints import UnreadableError, find_checkpoint
-from gateway.engines.engine import Adapters, EngineSpec, SmokePrompt
+from gateway.engines.engine import Adapters, EngineSpec, SmokePrompt, write_public_id
 from gateway.engines.machine import Machine
 from gateway.engines.process import LaunchSpec
 from gateway.engines.remote import RemoteSpec
@@ -36,26 +36,26 @@ def plan_engines(
     empty_dir.mkdir(exist_ok=True)
     for model in settings.models:
         for version in sorted(model.versions, key=lambda version: -model.split.get(version.name, 0.0)):
+            adapters = {
+                write_public_id(model.name, version.name, name): _locate(folder)
+                for name, folder in version.adapters.items()
+            }
             for index, address in enumerate(version.endpoints):
                 name = f"{model.name}:{version.name}#{index}"
                 yield RemoteSpec(name, model.name, version.name, index, address.rstrip("/"))
             for index in range(0 if version.endpoints else version.replicas):
                 socket = runtime_dir / f"{next(numbers)}.sock"
                 if version.engine == "simulated":
-                    adapters = tuple(
-                        (_name_adapter(model, version, name), Path(folder)) for name, folder in version.adapters.items()
+                    spec = _plan_simulated(
+                        model, version, index, socket, settings.server.drain_grace_s, tuple(adapters.items())
                     )
-                    spec = _plan_simulated(model, version, index, socket, settings.server.drain_grace_s, adapters)
                 else:
                     request = EngineRequest(
                         model=model.name,
                         version=version.name,
                         index=index,
                         checkpoint=_locate(version.checkpoint or ""),
-                        adapters={
-                            _name_adapter(model, version, name): _locate(folder)
-                            for name, folder in version.adapters.items()
-                        },
+                        adapters=adapters,
                         engine_args=version.engine_args,
                         speculative=_locate_draft(version.speculative),
                         env=version.env,
@@ -68,11 +68,6 @@ def plan_engines(
                 yield spec
 
 
-def _name_adapter(model: ModelSettings, version: VersionSettings, adapter: str) -> str:
-    """An adapter's public id, which engines know it by."""
-    return f"{model.name}:{version.name}+{adapter}"
-
-
 def _plan_smoke(model: ModelSettings, version: VersionSettings) -> tuple[SmokePrompt, ...]:
     """Smoke prompts as a relay would send them, with the version's defaults."""
     fields = {name: value for name, value in version.defaults.items() if name != "system_prompt"}
@@ -80,7 +75,7 @@ def _plan_smoke(model: ModelSettings, version: VersionSettings) -> tuple[SmokePr
         SmokePrompt(
             prompt=question.prompt,
             expected=question.expect,
-            name=model.name if question.adapter is None else _name_adapter(model, version, question.adapter),
+            name=write_public_id(model.name, version.name, question.adapter) if question.adapter else model.name,
             image=None if question.image is None else Path(question.image),
             system_prompt=read_system_prompt(version),
             fields=fields,

@@ -12,6 +12,11 @@ Adapters = tuple[tuple[str, Path], ...]
 """The adapters of an engine: its own name for each, and the folder."""
 
 
+def write_public_id(model: str, version: str, adapter: str) -> str:
+    """The id that clients ask for an adapter by, and the engines' name for the first that had it."""
+    return f"{model}:{version}+{adapter}"
+
+
 def find_public_id(name: str) -> str:
     """The public id of an adapter by an engine's name for it; an adapter that took another's place has a longer one."""
     return name.partition("@")[0]

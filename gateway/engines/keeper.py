@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from gateway.engines.engine import (
@@ -19,8 +18,8 @@ from gateway.engines.engine import (
     EngineStatus,
     ProbeFailed,
     SmokePrompt,
-    find_public_id,
 )
+from gateway.engines.mounts import MountProbe, Mounts, find_smoke
 from gateway.engines.process import EngineProcess, Spawner
 from gateway.engines.progress import LoadProgress
 from gateway.tasks import TaskSet
@@ -32,7 +31,7 @@ T = TypeVar("T")
 _TOLD_LINES = 400  # the root of a failure stands far above the last line
 
 
-class EngineProbe(Protocol):
+class EngineProbe(MountProbe, Protocol):
     """The questions a keeper asks; `probe.Probe` is the real one."""
 
     async def is_healthy(self) -> bool: ...
@@ -40,9 +39,6 @@ class EngineProbe(Protocol):
     async def warm(
         self, *, is_visual: bool, adapters: tuple[str, ...] = (), smoke: tuple[SmokePrompt, ...] = ()
     ) -> None: ...
-    async def load_adapter(self, name: str, folder: Path, smoke: tuple[SmokePrompt, ...] = ()) -> None: ...
-    async def unload_adapter(self, name: str) -> None: ...
-    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +91,7 @@ class EngineKeeper:
     """Keeps one engine alive from `run` until `stop`."""
 
     def __init__(self, spec: EngineSpec, tools: KeeperTools, timing: KeeperTiming) -> None:
-        self.spec = spec
+        self.mounts = Mounts(spec, tools.make_probe)
         self.served_name = spec.served_name
         folder = None if spec.checkpoint is None else str(spec.checkpoint)
         self.status = EngineStatus(
@@ -110,8 +106,6 @@ class EngineKeeper:
         self._up_since_s = 0.0
         self._is_up = False
         self._has_been_up = False
-        self._digests: dict[str, str] = {}
-        self._mounted: set[str] = set()
 
     async def run(self) -> None:
         """Live the engine's life; returns when it was stopped or failed for good."""
@@ -149,40 +143,14 @@ class EngineKeeper:
                 self._update(EngineState.DRAINING, phase="stopping")
             self._stopping.set()
 
-    def has_mounted(self, name: str) -> bool:
-        """True if the running engine has an adapter of this name, known or not."""
-        return name in self._mounted
-
-    async def mount(self, name: str, folder: Path) -> None:
-        """Mount one more adapter on the running engine, if it has not got it; `hold` makes it known.
-
-        It must answer, smoke prompts too. Raises ProbeFailed, and then it is not mounted.
-        """
-        if name in self._mounted:
-            return
-        prompts = tuple(replace(one, name=name) for one in self.spec.smoke if one.name == find_public_id(name))
-        probe = self._tools.make_probe(self.spec)
-        try:
-            await probe.load_adapter(name, folder, prompts)
-        finally:
-            await probe.close()
-        self._mounted.add(name)
-
-    async def unmount(self, name: str) -> None:
-        """Take an adapter off the running engine, if it has got it. Raises ProbeFailed."""
-        if name not in self._mounted:
-            return
-        probe = self._tools.make_probe(self.spec)
-        try:
-            await probe.unload_adapter(name)
-            self._mounted.discard(name)
-        finally:
-            await probe.close()
+    @property
+    def spec(self) -> EngineSpec:
+        """What it keeps, as its next life begins."""
+        return self.mounts.spec
 
     def hold(self, spec: EngineSpec, digests: Mapping[str, str]) -> None:
         """From here on these are the engine's adapters, in its next life too. Tells nobody: see `tell`."""
-        self.spec = spec
-        self._digests |= digests
+        self.mounts.hold(spec, digests)
         self.status = replace(self.status, **self._describe_adapters())
 
     def tell(self) -> None:
@@ -190,9 +158,8 @@ class EngineKeeper:
         self._tools.on_change(self.status)
 
     def _describe_adapters(self) -> dict[str, Any]:
-        names = tuple(name for name, _ in self.spec.adapters if not self._is_up or name in self._mounted)
-        digests = {name: digest for name, digest in self._digests.items() if not name or name in names}
-        return {"adapters": names, "digests": digests if self._is_up else {}}
+        mounts, is_up = self.mounts, self._is_up
+        return {"adapters": mounts.list_names(is_up=is_up), "digests": mounts.list_digests(is_up=is_up)}
 
     async def _live(self) -> None:
         """One life from launch to end. Raises EngineFailed unless it was stopped."""
@@ -301,7 +268,7 @@ class EngineKeeper:
                 await asyncio.sleep(self._timing.poll_s)
             self._update(EngineState.WARMING, phase="waiting for a first token", progress=0.95)
             adapters = tuple(name for name, _ in spec.adapters)
-            await probe.warm(is_visual=admission.is_visual, adapters=adapters, smoke=_find_smoke(spec))
+            await probe.warm(is_visual=admission.is_visual, adapters=adapters, smoke=find_smoke(spec))
             length = await probe.read_max_model_len()
             if admission.digests and (await asyncio.to_thread(self._tools.admit, spec)).digests != admission.digests:
                 raise EngineFailed("the checkpoint's files changed while the engine loaded them")
@@ -310,11 +277,10 @@ class EngineKeeper:
             raise EngineFailed(str(error), is_final=error.is_final and not self._has_been_up) from error
         finally:
             await probe.close()
-        self._mounted = {name for name, _ in spec.adapters}
+        self.mounts.begin(spec, admission.digests)
         await self._catch_up()
         self._is_up = self._has_been_up = True
         self._up_since_s = time.monotonic()
-        self._digests |= admission.digests
         self._update(
             EngineState.READY, phase="", progress=None, reason=None, tail=(), max_model_len=length,
             ready_after_s=time.monotonic() - self._started_s, **self._describe_adapters(),
@@ -322,16 +288,13 @@ class EngineKeeper:
 
     async def _catch_up(self) -> None:
         """Mount what was asked for while the engine loaded. Returns with nothing left to do."""
-        while missing := next(((n, f) for n, f in self.spec.adapters if n not in self._mounted), None):
+        while missing := self.mounts.find_missing():
             try:
-                await self.mount(*missing)
+                await self.mounts.mount(*missing)
             except ProbeFailed as error:
                 # Others of the version have it; this one is worth more without it than not at all.
                 logger.error("%s goes without the adapter %s: %s", self.spec.name, missing[0], error)  # noqa: TRY400
-                rest = tuple(pair for pair in self.spec.adapters if pair != missing)
-                self.spec = (
-                    self.spec.remake(rest) if self.spec.remake is not None else replace(self.spec, adapters=rest)
-                )
+                self.mounts.drop(missing[0])
 
     async def _watch(self) -> None:
         probe = self._tools.make_probe(self.spec)
@@ -346,7 +309,7 @@ class EngineKeeper:
 
     async def _end_process(self) -> None:
         process, self._process = self._process, None
-        self._mounted = set()
+        self.mounts.end()
         if process is None:
             return
         # vLLM takes no SIGTERM while it loads.
@@ -389,12 +352,6 @@ class EngineKeeper:
         since = self.status.since if state is self.status.state else time.time()
         self.status = replace(self.status, state=state, since=since, **changes)  # type: ignore[arg-type]
         self._tools.on_change(self.status)
-
-
-def _find_smoke(spec: EngineSpec) -> tuple[SmokePrompt, ...]:
-    """The smoke prompts, by the names that model and adapters have by now; without those of adapters that are gone."""
-    names = {find_public_id(name): name for name, _ in spec.adapters} | {spec.served_name: spec.served_name}
-    return tuple(replace(prompt, name=names[prompt.name]) for prompt in spec.smoke if prompt.name in names)
 
 
 def _as_failure(error: Exception) -> EngineFailed:

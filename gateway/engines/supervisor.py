@@ -18,6 +18,7 @@ from gateway.engines.engine import (
     MountRefused,
     ProbeFailed,
     find_public_id,
+    write_public_id,
 )
 from gateway.engines.keeper import EngineKeeper, KeeperTiming, KeeperTools
 from gateway.engines.remote import RemoteProbe, RemoteSpec, RemoteTiming, RemoteWatch
@@ -68,7 +69,7 @@ class Supervisor:
                 raise MountRefused(f"the engines did not do it within {limit} s: ask again") from error
 
     async def _set_adapter(self, model: str, version: str, adapter: str, folder: Path | None) -> None:
-        public_id = f"{model}:{version}+{adapter}"
+        public_id = write_public_id(model, version, adapter)
         keepers = [keeper for keeper in self._find_keepers(model, version) if keeper.spec.remake is not None]
         if not keepers:
             raise MountRefused(f"{model}:{version} has no engine here that takes adapters")
@@ -113,18 +114,18 @@ class Supervisor:
         """Mount it on every ready engine; on return none is ready without it. Or on none, and MountRefused."""
         if not any(keeper.status.state is EngineState.READY for keeper in keepers):
             raise MountRefused("no engine of the version is ready to try it on: ask again when one is")
-        is_new = [keeper for keeper in keepers if not keeper.has_mounted(name)]
+        is_new = [keeper for keeper in keepers if not keeper.mounts.has(name)]
         try:
             # An engine may become ready, or die and come back, while another one loads.
-            while waiting := [k for k in keepers if k.status.state is EngineState.READY and not k.has_mounted(name)]:
+            while waiting := [k for k in keepers if k.status.state is EngineState.READY and not k.mounts.has(name)]:
                 for keeper in waiting:
-                    await keeper.mount(name, folder)
+                    await keeper.mounts.mount(name, folder)
                 if await self._admit_adapter(keepers[0].spec, public_id, folder) != digest:
                     raise MountRefused("its files changed while the engines loaded them")
         except (ProbeFailed, MountRefused, asyncio.CancelledError) as error:
             for keeper in is_new:
                 with contextlib.suppress(ProbeFailed):
-                    await keeper.unmount(name)
+                    await keeper.mounts.unmount(name)
             if isinstance(error, ProbeFailed):
                 raise MountRefused(str(error)) from error
             raise
@@ -136,7 +137,7 @@ class Supervisor:
             is_wanted = name in dict(keeper.spec.adapters) or time.monotonic() < self._unload_at[name]
             if keeper.status.state is EngineState.READY and not is_wanted:
                 with contextlib.suppress(ProbeFailed):
-                    await keeper.unmount(name)
+                    await keeper.mounts.unmount(name)
 
     def _find_keepers(self, model: str, version: str) -> list[EngineKeeper]:
         return [

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.checkpoints.files import list_folder
-from gateway.checkpoints.tokenizer import Tokenizer, read_tokenizer
+from gateway.checkpoints.files import Folder, list_folder
+from gateway.checkpoints.tokenizer import Tokenizer, read_tokenizer, read_vocabulary
 from tests.support.safetensors_files import write_json, write_tokenizer
 
 
@@ -20,6 +20,21 @@ def test_size_counts_added_tokens(tmp_path: Path) -> None:
 def test_list_of_pieces(tmp_path: Path) -> None:
     write_json(tmp_path / "tokenizer.json", {"model": {"type": "Unigram", "vocab": [["a", -1.0], ["b", -2.0]]}})
     assert read(tmp_path).size == 2
+
+
+def test_the_vocabulary_is_read_whatever_its_form(tmp_path: Path) -> None:
+    assert read_vocabulary(list_folder_of(tmp_path, {"other.json": {}})) is None
+    words = {"model": {"type": "BPE", "vocab": {"a": 0}}}
+    assert read_vocabulary(list_folder_of(tmp_path, {"tokenizer.json": words})) == {"a": 0}
+    pieces = {"model": {"type": "Unigram", "vocab": [["a", -1.0]]}}
+    assert read_vocabulary(list_folder_of(tmp_path, {"tokenizer.json": pieces})) == [("a", -1.0)]
+    assert read_vocabulary(list_folder_of(tmp_path, {"tokenizer.json": {"model": {"vocab": 7}}})) is None
+
+
+def list_folder_of(folder: Path, files: dict[str, object]) -> Folder:
+    for name, content in files.items():
+        write_json(folder / name, content)
+    return list_folder(folder)
 
 
 @pytest.mark.parametrize(
