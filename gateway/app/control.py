@@ -7,7 +7,6 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 
 from gateway.api.admin import build_admin_app
@@ -20,6 +19,7 @@ from gateway.fleet.replica import Replica
 from gateway.processes.channel import Channel
 from gateway.processes.joining import join
 from gateway.processes.messages import AdapterSet, Alive, AnyMessage, Ask, Engines, NewRoutes, Reports, SetAdapter, Up
+from gateway.processes.questions import Questions
 from gateway.processes.reports import render_reports
 from gateway.settings import Settings
 from gateway.tasks import TaskSet
@@ -36,8 +36,7 @@ class EnginesElsewhere:
     def __init__(self) -> None:
         self.told = Engines()
         self._send: Callable[[AnyMessage], None] | None = None
-        self._numbers = count(time.monotonic_ns())  # answers to a predecessor's questions are for nobody here
-        self._asked: dict[int, asyncio.Future[AdapterSet]] = {}
+        self.mounting = Questions[AdapterSet](_MOUNT_TIMEOUT_S)
 
     def connect(self, send: Callable[[AnyMessage], None]) -> None:
         """Send what is asked of the engines by this."""
@@ -53,24 +52,15 @@ class EnginesElsewhere:
         """See `Supervisor.set_adapter`, which does it in the main process."""
         if self._send is None:
             raise MountRefused("the gateway is still starting: try again")
-        number = next(self._numbers)
-        self._asked[number] = asyncio.get_running_loop().create_future()
-        self._send(SetAdapter(number, model, version, adapter, None if folder is None else str(folder)))
+        path = None if folder is None else str(folder)
         try:
-            async with asyncio.timeout(_MOUNT_TIMEOUT_S):
-                answer = await self._asked[number]
+            answer = await self.mounting.ask(
+                self._send, lambda number: SetAdapter(number, model, version, adapter, path)
+            )
         except TimeoutError as error:
             raise MountRefused(f"the engines did not say in {_MOUNT_TIMEOUT_S:g} s what became of it") from error
-        finally:
-            del self._asked[number]
         if answer.fault is not None:
             raise MountRefused(answer.fault)
-
-    def take(self, answer: AdapterSet) -> None:
-        """What became of it."""
-        asked = self._asked.get(answer.number)
-        if asked is not None and not asked.done():
-            asked.set_result(answer)
 
 
 class ControlProcess:
@@ -80,8 +70,7 @@ class ControlProcess:
         self._orders = Orders(has_parent=True)
         self._engines = EnginesElsewhere()
         self._control: Control | None = None
-        self._numbers = count(1)
-        self._asked: dict[int, asyncio.Future[Reports]] = {}
+        self._reports = Questions[Reports](_ASK_TIMEOUT_S)
 
     async def run(self, channel_fd: int, sockets: list[socket.socket]) -> int:
         """Answer the admin port until told to stop or until the main process is gone; returns the exit code."""
@@ -96,7 +85,8 @@ class ControlProcess:
             channel.send(NewRoutes(routes, time.monotonic()))
 
         async def read_metrics() -> bytes:
-            return render_reports((await self._ask(channel)).relays)
+            # The main process answers for relays that do not.
+            return render_reports((await self._reports.ask(channel.send, Ask)).relays)
 
         self._control = control = Control(settings, self._engines, publish, welcome.started)
         tasks = TaskSet()
@@ -115,22 +105,9 @@ class ControlProcess:
             if self._control is not None:
                 self._control.note()
         elif isinstance(message, AdapterSet):
-            self._engines.take(message)
+            self._engines.mounting.take(message.number, message)
         elif isinstance(message, Reports):
-            asked = self._asked.get(message.number)
-            if asked is not None and not asked.done():
-                asked.set_result(message)
-
-    async def _ask(self, channel: Channel) -> Reports:
-        """What every relay reports now; the main process answers for those that do not."""
-        number = next(self._numbers)
-        self._asked[number] = asyncio.get_running_loop().create_future()
-        channel.send(Ask(number))
-        try:
-            async with asyncio.timeout(_ASK_TIMEOUT_S):
-                return await self._asked[number]
-        finally:
-            del self._asked[number]
+            self._reports.take(message.number, message)
 
 
 async def _stay_alive(channel: Channel) -> None:

@@ -80,8 +80,8 @@ class Control:
     async def set_adapter(self, model: str, version: str, adapter: str, folder: Path | None) -> str:
         """Mount an adapter on a version, in the place of one of its name; with None take it away. Until the next start.
 
-        Returns its public id. Raises UnknownModel for a name that nobody serves, BadRequest for what cannot be done; then
-        nothing has changed.
+        Returns its public id. Raises UnknownModel for a name that nobody serves, BadRequest for what cannot be done;
+        then nothing has changed.
         """
         known = next((one for one in self._settings.models if one.name == model), None)
         if known is None or not any(one.name == version for one in known.versions):
