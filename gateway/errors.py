@@ -6,6 +6,7 @@
     │   ├── BodyTooLarge      413
     │   ├── NotFound          404  (UnknownModel, UnknownRoute)
     │   ├── MethodNotAllowed  405
+    │   ├── Conflict          409
     │   ├── HeadersTooLarge   431
     │   ├── BodyTooSlow       408
     │   └── Unauthorized      401
@@ -87,6 +88,11 @@ class UnknownRoute(NotFound):
 class MethodNotAllowed(BadRequest):
     status = 405
     code = "method_not_allowed"
+
+
+class Conflict(BadRequest):
+    status = 409
+    code = "conflict"
 
 
 class Unauthorized(BadRequest):

@@ -6,12 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from gateway.api.failures import add_error_answers
 from gateway.control.control import Control
 from gateway.errors import BadRequest, Unauthorized
 from gateway.telemetry.metrics import CONTENT_TYPE
+
+
+class LoadRequest(BaseModel):
+    """A version to be loaded, as it stands in the file. It may take the place of the one that it `replaces`."""
+
+    model_config = ConfigDict(extra="allow")
+    replaces: str | None = None
 
 
 class MountRequest(BaseModel):
@@ -40,6 +47,27 @@ def build_admin_app(control: Control, read_metrics: Callable[[], Awaitable[bytes
     async def list_models() -> dict[str, Any]:
         """Models, versions, split, and the state of every engine."""
         return {"models": control.describe()}
+
+    @app.get("/admin/v1/models/{model:path}/split")
+    async def show_split(model: str) -> dict[str, Any]:
+        """The shares of a model's versions."""
+        return {"split": control.read_split(model)}
+
+    @app.put("/admin/v1/models/{model:path}/split")
+    async def set_split(model: str, weights: dict[str, float]) -> dict[str, Any]:
+        """Other shares, in every relay at once. Versions that are not named get none."""
+        return {"split": control.set_split(model, weights)}
+
+    @app.post("/admin/v1/models/{model:path}/versions", status_code=202)
+    async def load_version(model: str, asked: LoadRequest) -> dict[str, Any]:
+        """Load one more version; returns at once. It gets traffic by name only, or all of the one that it replaces."""
+        data = asked.model_extra or {}
+        return {"id": control.add_version(model, data, asked.replaces)}
+
+    @app.delete("/admin/v1/models/{model:path}/versions/{version}", status_code=202)
+    async def unload_version(model: str, version: str) -> dict[str, Any]:
+        """Serve a version no longer; its engines end with their last answer."""
+        return {"id": control.remove_version(model, version)}
 
     @app.post("/admin/v1/models/{model:path}/versions/{version}/adapters")
     async def mount_adapter(model: str, version: str, asked: MountRequest) -> dict[str, Any]:

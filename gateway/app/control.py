@@ -14,11 +14,23 @@ from gateway.app.orders import Orders
 from gateway.app.ports import serve_on
 from gateway.app.running import run_child
 from gateway.control.control import Control
+from gateway.control.serving import Serving
 from gateway.engines.engine import EngineStatus, MountRefused
 from gateway.fleet.replica import Replica
 from gateway.processes.channel import Channel
 from gateway.processes.joining import join
-from gateway.processes.messages import AdapterSet, Alive, AnyMessage, Ask, Engines, NewRoutes, Reports, SetAdapter, Up
+from gateway.processes.messages import (
+    AdapterSet,
+    Alive,
+    AnyMessage,
+    Ask,
+    Engines,
+    Keep,
+    NewRoutes,
+    Reports,
+    SetAdapter,
+    Up,
+)
 from gateway.processes.questions import Questions
 from gateway.processes.reports import render_reports
 from gateway.settings import Settings
@@ -84,11 +96,15 @@ class ControlProcess:
         def publish(routes: Routes) -> None:
             channel.send(NewRoutes(routes, time.monotonic()))
 
+        def keep(serving: Serving) -> None:
+            channel.send(Keep(serving.dump()))
+
         async def read_metrics() -> bytes:
             # The main process answers for relays that do not.
             return render_reports((await self._reports.ask(channel.send, Ask)).relays)
 
-        self._control = control = Control(settings, self._engines, publish, welcome.started)
+        serving = Serving.load(welcome.serving)
+        self._control = control = Control(serving, self._engines, keep, publish, welcome.started)
         tasks = TaskSet()
         admin = await serve_on(sockets, build_admin_app(control, read_metrics, settings.admin.secret), tasks)
         channel.send(Up())

@@ -6,20 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gateway.control.admission import admit
-from gateway.control.plan import plan_engines
+from gateway.control.plan import Planner
+from gateway.control.serving import Serving, VersionKey
 from gateway.engines.device import has_cuda
 from gateway.engines.diagnosis import explain_exit
 from gateway.engines.engine import EngineSpec, EngineStatus
-from gateway.engines.keeper import EngineProbe, KeeperTiming, KeeperTools
 from gateway.engines.machine import Machine
 from gateway.engines.process import DirectSpawner, ForkSpawner
 from gateway.engines.remote import RemoteProbe, RemoteSpec
 from gateway.engines.supervisor import Supervisor
+from gateway.engines.tools import EngineProbe, KeeperTiming, KeeperTools
 from gateway.settings import Settings
 
 
-def build_supervisor(settings: Settings, on_change: Callable[[EngineStatus], None]) -> Supervisor:
-    """A supervisor that keeps nothing yet."""
+def build_supervisor(
+    settings: Settings, on_change: Callable[[EngineStatus], None], count_running: Callable[[str], int]
+) -> Supervisor:
+    """A supervisor that keeps nothing yet. `count_running` knows the requests under way at an engine's address."""
     can_fork = settings.engines.fork != "never" and not has_cuda()
     tools = KeeperTools(
         spawner=DirectSpawner(),
@@ -30,14 +33,33 @@ def build_supervisor(settings: Settings, on_change: Callable[[EngineStatus], Non
         slots=asyncio.Semaphore(max(1, (os.cpu_count() or 1) // 2)),
         turns=asyncio.Lock(),
         on_change=on_change,
+        count_running=count_running,
     )
     timing = KeeperTiming(start_timeout_s=settings.engines.start_timeout_s)
     return Supervisor(tools, timing, _make_remote_probe)
 
 
-def start_engines(supervisor: Supervisor, settings: Settings, folder: Path) -> None:
-    """Begin to keep every engine that the settings ask for; returns at once. `folder` gets their sockets."""
-    supervisor.start(plan_engines(settings, folder, Machine.here(), is_cpu=not has_cuda()))
+class Staffing:
+    """Has those engines kept that are to be served. `folder` gets their sockets."""
+
+    def __init__(self, supervisor: Supervisor, settings: Settings, folder: Path) -> None:
+        self._supervisor = supervisor
+        self._planner = Planner(
+            folder, Machine.here(), is_cpu=not has_cuda(), drain_grace_s=settings.server.drain_grace_s
+        )
+        self._kept: set[VersionKey] = set()
+
+    def keep(self, serving: Serving) -> None:
+        """Start the engines of versions that are new, retire those of versions that are gone; returns at once."""
+        wanted, kept = serving.list_versions(), self._kept
+        self._kept = wanted
+        for model, version in kept - wanted:
+            self._supervisor.retire(model, version)
+        new = [
+            model.model_copy(update={"versions": tuple(v for v in model.versions if (model.name, v.name) not in kept)})
+            for model in serving.models
+        ]
+        self._supervisor.start(self._planner.plan_all(new))
 
 
 def _make_probe(spec: EngineSpec) -> EngineProbe:

@@ -17,7 +17,7 @@ from gateway.settings import Settings
 from gateway.tasks import TaskSet
 from gateway.traffic.routes import RouteBoard
 
-_REPORT_EVERY_S = 1.0
+REPORT_EVERY_S = 1.0
 
 
 class Relay:
@@ -60,7 +60,7 @@ class Relay:
     async def _report_on(self, channel: Channel, public: PublicPort) -> None:
         while True:
             try:
-                async with asyncio.timeout(_REPORT_EVERY_S):
+                async with asyncio.timeout(REPORT_EVERY_S):
                     await self._asked.wait()
             except TimeoutError:
                 pass

@@ -13,10 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gateway.app.engines import build_supervisor, start_engines
+from gateway.app.engines import Staffing, build_supervisor
 from gateway.app.orders import Orders
 from gateway.app.ports import bind, show_url
 from gateway.app.running import Gateway, OnUp, runtime_dir
+from gateway.control.serving import Serving
 from gateway.engines.engine import MountRefused
 from gateway.processes.child import Child, ChildSpec, ChildTiming
 from gateway.processes.hub import Hub
@@ -36,7 +37,9 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
     admin_sockets = bind(admin.host, admin.port)
     if not public_sockets or not admin_sockets:
         return 1
-    supervisor = build_supervisor(settings, lambda status: hub.tell_engines())
+    supervisor = build_supervisor(
+        settings, lambda status: hub.tell_engines(), lambda address: hub.count_running(address)
+    )
     level = logging.getLevelName(logging.getLogger().level)
 
     def spec(name: str, module: str, listeners: list[socket.socket]) -> ChildSpec:
@@ -51,18 +54,22 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
             return str(refused)
         return None
 
+    serving = Serving(settings.models)
     control = spec("control", "gateway.app.control", admin_sockets[0])
     relays = [spec(f"relay {slot}", "gateway.app.relay", share) for slot, share in enumerate(public_sockets)]
     hub = Hub(
         lambda: Engines(supervisor.statuses(), supervisor.replicas()),
+        lambda dumped: staffing.keep(Serving.load(dumped)),
         set_adapter,
         _dump_all(settings),
+        serving.dump(),
         settings.model_dump_json(include={"server", "auth"}).encode(),
         partial(Child, control, ChildTiming()),
         [partial(Child, spec, ChildTiming()) for spec in relays],
     )
     tasks = TaskSet()
     with runtime_dir(settings) as folder:
+        staffing = Staffing(supervisor, settings, folder)
         starting = tasks.start(hub.start(), "start")
         stopping = tasks.start(orders.stop.wait(), "stop")
         await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -70,7 +77,7 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
             await hub.close()
             await tasks.close()
             return 0 if orders.stop.is_set() else 1
-        start_engines(supervisor, settings, folder)
+        staffing.keep(serving)
         gateway = Gateway(supervisor, show_url(public_sockets[0][0]), show_url(admin_sockets[0][0]))
         logger.info("answering on %s, admin on %s", gateway.public_url, gateway.admin_url)
         if on_up is not None:

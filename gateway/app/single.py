@@ -4,12 +4,13 @@ import asyncio
 import logging
 
 from gateway.api.admin import build_admin_app
-from gateway.app.engines import build_supervisor, start_engines
+from gateway.app.engines import Staffing, build_supervisor
 from gateway.app.orders import Orders
 from gateway.app.ports import bind, serve_on, show_url
 from gateway.app.public_port import PublicPort, settle_memory
 from gateway.app.running import Gateway, OnUp, runtime_dir
 from gateway.control.control import Control
+from gateway.control.serving import Serving
 from gateway.settings import Settings
 from gateway.tasks import TaskSet
 from gateway.telemetry.metrics import RelayCounts, render
@@ -28,21 +29,25 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
     if not public_sockets or not admin_sockets:
         return 1
     board = RouteBoard()
-    supervisor = build_supervisor(settings, lambda status: control.note())
-    control = Control(settings, supervisor, board.publish)
     public = PublicPort.build(settings, board, RelayCounts())
     if public is None:
         return 1
+    supervisor = build_supervisor(
+        settings, lambda status: control.note(), lambda address: public.forwarder.running.get(address, 0)
+    )
+    serving = Serving(settings.models)
 
     async def read_metrics() -> bytes:
         return render(public.read_counts(), public.forwarder.running)
 
     tasks = TaskSet()
     with runtime_dir(settings) as folder:
+        staffing = Staffing(supervisor, settings, folder)
+        control = Control(serving, supervisor, staffing.keep, board.publish)
         await public.serve_on(public_sockets[0], tasks)
         app = build_admin_app(control, read_metrics, settings.admin.secret)
         admin = await serve_on(admin_sockets[0], app, tasks)
-        start_engines(supervisor, settings, folder)
+        staffing.keep(serving)
         gateway = Gateway(supervisor, show_url(public_sockets[0][0]), show_url(admin_sockets[0][0]))
         logger.info("answering on %s, admin on %s", gateway.public_url, gateway.admin_url)
         settle_memory()

@@ -10,10 +10,11 @@ import msgspec
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.control.plan import read_system_prompt
+from gateway.control.serving import Serving
 from gateway.engines.engine import EngineState, EngineStatus, MountRefused, find_public_id, write_public_id
-from gateway.errors import BadRequest, UnknownModel
+from gateway.errors import BadRequest, Conflict
 from gateway.fleet.replica import Replica
-from gateway.settings import ModelSettings, PartName, Settings, VersionSettings
+from gateway.settings import ModelSettings, PartName, SettingsError, VersionSettings, for_version
 from gateway.traffic.routes import ModelRoute, Routes, VersionRoute
 from gateway.traffic.split import Split
 
@@ -31,16 +32,23 @@ class Engines(Protocol):
 
 
 class Control:
-    """The one who publishes routes. `note` must be called at every change of an engine's status.
+    """The one who decides what is served, and publishes routes. `note` must be called when an engine's status changes.
 
+    `keep` is told what engines there are to be from now on, whenever that changes; those of `serving` it knows of.
     `started` is when the gateway was, in seconds since the epoch, where that is not now.
     """
 
     def __init__(
-        self, settings: Settings, engines: Engines, publish: Callable[[Routes], None], started: int | None = None
+        self,
+        serving: Serving,
+        engines: Engines,
+        keep: Callable[[Serving], None],
+        publish: Callable[[Routes], None],
+        started: int | None = None,
     ) -> None:
-        self._settings = settings
+        self._serving = serving
         self._engines = engines
+        self._keep = keep
         self._publish = publish
         self._published: Routes | None = None
         self._created = int(time.time()) if started is None else started
@@ -55,6 +63,7 @@ class Control:
             if self._told.get(status.name) != told:
                 self._told[status.name] = told
                 _tell(status)
+        self._hand_over()
         routes = self._build_routes()
         if routes != self._published:  # most of what an engine says while it loads is nothing to relays
             self._published = routes
@@ -70,12 +79,78 @@ class Control:
                 "name": model.name,
                 "split": model.split,
                 "versions": [
-                    _describe_version(model, version, by_version.get((model.name, version.name), []))
+                    _describe_version(model, version, by_version.pop((model.name, version.name), []))
                     for version in model.versions
+                ]
+                # What is left of a version that was removed: it finishes its answers.
+                + [
+                    _describe_version(model, VersionSettings(name=name), statuses)
+                    for (of, name), statuses in list(by_version.items())
+                    if of == model.name and (of, name) not in self._serving.list_versions()
                 ],
             }
-            for model in self._settings.models
+            for model in self._serving.models
         ]
+
+    def read_split(self, model: str) -> dict[str, float]:
+        """The shares of a model's versions. Raises UnknownModel."""
+        return dict(self._serving.find_model(model).split)
+
+    def set_split(self, model: str, weights: Mapping[str, float]) -> dict[str, float]:
+        """Change the shares of a model's versions, for all relays at once; returns them as fractions.
+
+        It holds until the next start. Raises UnknownModel and BadRequest; then nothing has changed.
+        """
+        self._serve(self._serving.set_split(model, weights))
+        shares = self.read_split(model)
+        logger.info("%s is split %s", model, ", ".join(f"{name} {share:.4g}" for name, share in shares.items()))
+        return shares
+
+    def add_version(self, model: str, data: object, replaces: str | None = None) -> str:
+        """Load one more version, written as in the file; returns its public id at once.
+
+        It gets no traffic but what asks for it by name; with `replaces` it gets that version's share when all of its
+        engines are ready, and that version is removed. It holds until the next start. Raises UnknownModel,
+        BadRequest and Conflict; then nothing has changed.
+        """
+        try:
+            version = for_version(data)
+        except SettingsError as error:
+            raise BadRequest(f"The version can't be served: {'; '.join(map(str, error.problems))}.") from error
+        old = any((one.model, one.version) == (model, version.name) for one in self._engines.statuses())
+        if old and (model, version.name) not in self._serving.list_versions():
+            raise Conflict(f"{model}:{version.name} still finishes its answers: wait, or choose another name.")
+        self._serve(self._serving.add(model, version, replaces))
+        logger.info("%s:%s is loaded%s", model, version.name, "" if replaces is None else f" to replace {replaces}")
+        return f"{model}:{version.name}"
+
+    def remove_version(self, model: str, version: str) -> str:
+        """Serve a version no longer; its engines end with their last answer. Returns its public id.
+
+        It holds until the next start. Raises UnknownModel, and Conflict for one that traffic still goes to; then
+        nothing has changed.
+        """
+        self._serve(self._serving.remove(model, version))
+        logger.info("%s:%s is unloaded", model, version)
+        return f"{model}:{version}"
+
+    def _serve(self, serving: Serving) -> None:
+        self._serving = serving
+        self._keep(serving)
+        self.note()
+
+    def _hand_over(self) -> None:
+        """Let successors that are ready take the place they were loaded for, and give up those that cannot be."""
+        for (model, version), old in list(self._serving.successors.items()):
+            own = [one for one in self._engines.statuses() if (one.model, one.version) == (model, version)]
+            if own and all(one.state is EngineState.READY for one in own):
+                logger.info("%s:%s takes the place of %s, which is unloaded", model, version, old)
+                self._serving = self._serving.hand_over(model, version)
+                self._keep(self._serving)
+            elif any(one.state is EngineState.FAILED and one.next_try_at is None for one in own):
+                logger.error("%s:%s can't be served: %s stays in its place", model, version, old)
+                self._serving = self._serving.give_up(model, version)
+                self._keep(self._serving)
 
     async def set_adapter(self, model: str, version: str, adapter: str, folder: Path | None) -> str:
         """Mount an adapter on a version, in the place of one of its name; with None take it away. Until the next start.
@@ -83,9 +158,7 @@ class Control:
         Returns its public id. Raises UnknownModel for a name that nobody serves, BadRequest for what cannot be done;
         then nothing has changed.
         """
-        known = next((one for one in self._settings.models if one.name == model), None)
-        if known is None or not any(one.name == version for one in known.versions):
-            raise UnknownModel(f"{model}:{version} is not served here.")
+        self._serving.find_version(model, version)
         try:
             _adapter_name.validate_python(adapter)
         except ValidationError as error:
@@ -105,7 +178,7 @@ class Control:
         for replica in self._engines.replicas():
             ready.setdefault((replica.model, replica.version), []).append(replica)
         statuses = self._engines.statuses()
-        return Routes({model.name: self._route(model, ready, statuses) for model in self._settings.models})
+        return Routes({model.name: self._route(model, ready, statuses) for model in self._serving.models})
 
     def _route(
         self, model: ModelSettings, ready: Mapping[tuple[str, str], list[Replica]], statuses: list[EngineStatus]

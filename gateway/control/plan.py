@@ -1,6 +1,6 @@
 """From settings to engines: which engines a gateway runs, and how each is launched. Starts nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -21,51 +21,64 @@ from gateway.engines.vllm import (
     served_name,
     trusts_code,
 )
-from gateway.settings import ModelSettings, Settings, VersionSettings
+from gateway.settings import ModelSettings, VersionSettings
 
 
-def plan_engines(
-    settings: Settings, runtime_dir: Path, machine: Machine, *, is_cpu: bool
-) -> Iterator[EngineSpec | RemoteSpec]:
-    """Every engine the settings ask for; within a model those with the most traffic first.
+class Planner:
+    """Plans the engines of one gateway, whose sockets are numbered files in `runtime_dir`.
 
-    Sockets are numbered files in `runtime_dir`, since a unix socket's path holds 107 bytes at most.
+    A unix socket's path holds 107 bytes at most.
     """
-    numbers = count()
-    empty_dir = runtime_dir / "empty"
-    empty_dir.mkdir(exist_ok=True)
-    for model in settings.models:
-        for version in sorted(model.versions, key=lambda version: -model.split.get(version.name, 0.0)):
-            adapters = {
-                write_public_id(model.name, version.name, name): _locate(folder)
-                for name, folder in version.adapters.items()
-            }
-            for index, address in enumerate(version.endpoints):
-                name = f"{model.name}:{version.name}#{index}"
-                yield RemoteSpec(name, model.name, version.name, index, address.rstrip("/"))
-            for index in range(0 if version.endpoints else version.replicas):
-                socket = runtime_dir / f"{next(numbers)}.sock"
-                if version.engine == "simulated":
-                    spec = _plan_simulated(
-                        model, version, index, socket, settings.server.drain_grace_s, tuple(adapters.items())
-                    )
-                else:
-                    request = EngineRequest(
-                        model=model.name,
-                        version=version.name,
-                        index=index,
-                        checkpoint=_locate(version.checkpoint or ""),
-                        adapters=adapters,
-                        engine_args=version.engine_args,
-                        speculative=_locate_draft(version.speculative),
-                        env=version.env,
-                        uds=socket,
-                        cpu=is_cpu,
-                        drain_grace_s=settings.server.drain_grace_s,
-                        empty_dir=empty_dir,
-                    )
-                    spec = _plan_vllm(make_room(request), machine, _plan_smoke(model, version))
-                yield spec
+
+    def __init__(self, runtime_dir: Path, machine: Machine, *, is_cpu: bool, drain_grace_s: float) -> None:
+        self._runtime_dir = runtime_dir
+        self._machine = machine
+        self._is_cpu = is_cpu
+        self._drain_grace_s = drain_grace_s
+        self._numbers = count()
+
+    def plan_all(self, models: Iterable[ModelSettings]) -> Iterator[EngineSpec | RemoteSpec]:
+        """Every engine of these models; within a model those with the most traffic first."""
+        for model in models:
+            for version in sorted(model.versions, key=lambda version: -model.split.get(version.name, 0.0)):
+                yield from self.plan(model, version)
+
+    def plan(self, model: ModelSettings, version: VersionSettings) -> Iterator[EngineSpec | RemoteSpec]:
+        """The engines of one version."""
+        for index, address in enumerate(version.endpoints):
+            name = f"{model.name}:{version.name}#{index}"
+            yield RemoteSpec(name, model.name, version.name, index, address.rstrip("/"))
+        adapters = {
+            write_public_id(model.name, version.name, name): _locate(folder)
+            for name, folder in version.adapters.items()
+        }
+        for index in range(0 if version.endpoints else version.replicas):
+            socket = self._runtime_dir / f"{next(self._numbers)}.sock"
+            if version.engine == "simulated":
+                yield _plan_simulated(model, version, index, socket, self._drain_grace_s, tuple(adapters.items()))
+            else:
+                request = self._request(model, version, index, adapters, socket)
+                yield _plan_vllm(make_room(request), self._machine, _plan_smoke(model, version))
+
+    def _request(
+        self, model: ModelSettings, version: VersionSettings, index: int, adapters: dict[str, Path], socket: Path
+    ) -> EngineRequest:
+        empty_dir = self._runtime_dir / "empty"
+        empty_dir.mkdir(exist_ok=True)
+        return EngineRequest(
+            model=model.name,
+            version=version.name,
+            index=index,
+            checkpoint=_locate(version.checkpoint or ""),
+            adapters=adapters,
+            engine_args=version.engine_args,
+            speculative=_locate_draft(version.speculative),
+            env=version.env,
+            uds=socket,
+            cpu=self._is_cpu,
+            drain_grace_s=self._drain_grace_s,
+            empty_dir=empty_dir,
+        )
 
 
 def _plan_smoke(model: ModelSettings, version: VersionSettings) -> tuple[SmokePrompt, ...]:

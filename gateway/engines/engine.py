@@ -25,14 +25,15 @@ def find_public_id(name: str) -> str:
 class EngineState(StrEnum):
     """Where an engine is in its life. Its keeper is the one writer.
 
-    starting → warming → ready → draining → stopped, and failed from anywhere; a failed engine that is tried again
-    goes back to starting.
+    starting → warming → ready → draining → stopped, or asleep until it is asked for; and failed from anywhere. A failed
+    engine that is tried again, and one that is woken, goes back to starting.
     """
 
     STARTING = "starting"
     WARMING = "warming"
     READY = "ready"
     DRAINING = "draining"
+    ASLEEP = "asleep"
     STOPPED = "stopped"
     FAILED = "failed"
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.engines.engine import EngineSpec, SmokePrompt, find_public_id
 
@@ -79,14 +79,11 @@ class Mounts:
         finally:
             await probe.close()
 
-    def list_names(self, *, is_up: bool) -> tuple[str, ...]:
-        """The names of its adapters; of a running engine those that it has."""
-        return tuple(name for name, _ in self.spec.adapters if not is_up or name in self._mounted)
-
-    def list_digests(self, *, is_up: bool) -> dict[str, str]:
-        """The digests of what a running engine serves, its checkpoint's under an empty name."""
-        names = ("", *self.list_names(is_up=is_up)) if is_up else ()
-        return {name: self._digests[name] for name in names if name in self._digests}
+    def describe(self, *, is_up: bool) -> dict[str, Any]:
+        """The `adapters` of the engine's status, of a running engine those that it has, and the `digests` it serves."""
+        names = tuple(name for name, _ in self.spec.adapters if not is_up or name in self._mounted)
+        served = ("", *names) if is_up else ()
+        return {"adapters": names, "digests": {name: self._digests[name] for name in served if name in self._digests}}
 
 
 def find_smoke(spec: EngineSpec) -> tuple[SmokePrompt, ...]:

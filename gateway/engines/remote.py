@@ -79,8 +79,12 @@ class RemoteWatch:
             self._update(EngineState.STOPPED)
 
     def stop(self) -> None:
-        """Look no more. The engine itself goes on."""
+        """Look no more. The engine itself goes on, and so do its answers."""
         self._stopping.set()
+
+    def retire(self) -> None:
+        """See `stop`: there is nothing to wait for."""
+        self.stop()
 
     async def _look_on(self, probe: RemoteProbe) -> None:
         while not self._stopping.is_set():

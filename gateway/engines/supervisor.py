@@ -20,8 +20,9 @@ from gateway.engines.engine import (
     find_public_id,
     write_public_id,
 )
-from gateway.engines.keeper import EngineKeeper, KeeperTiming, KeeperTools
+from gateway.engines.keeper import EngineKeeper
 from gateway.engines.remote import RemoteProbe, RemoteSpec, RemoteTiming, RemoteWatch
+from gateway.engines.tools import KeeperTiming, KeeperTools
 from gateway.fleet.replica import Replica
 from gateway.tasks import TaskSet
 
@@ -37,6 +38,7 @@ class Supervisor:
         self._make_remote_probe = make_remote_probe
         self._keepers: dict[str, EngineKeeper | RemoteWatch] = {}
         self._tasks = TaskSet()
+        self._running: dict[str, asyncio.Task[None]] = {}
         self._unloading = TaskSet()
         self._unload_at: dict[str, float] = {}
         self._mounting: dict[tuple[str, str], asyncio.Lock] = {}
@@ -52,7 +54,29 @@ class Supervisor:
                 keeper = EngineKeeper(spec, self._tools, self._timing)
                 self._named |= {find_public_id(name): "" for name, _ in spec.adapters}
             self._keepers[spec.name] = keeper
-            self._tasks.start(keeper.run(), f"keep {spec.name}")
+            self._running[spec.name] = self._tasks.start(keeper.run(), f"keep {spec.name}")
+
+    def retire(self, model: str, version: str) -> None:
+        """Keep the engines of a version no longer: they end with their last answer, and are forgotten then."""
+        for name, keeper in list(self._keepers.items()):
+            if (keeper.spec.model, keeper.spec.version) == (model, version):
+                keeper.retire()
+                self._tasks.start(self._forget(name), f"forget {name}")
+
+    async def _forget(self, name: str) -> None:
+        await asyncio.wait((self._running[name],))
+        del self._running[name]
+        self._tools.on_change(self._keepers.pop(name).status)
+
+    def rest(self, model: str, version: str) -> None:
+        """Let the engines of a version sleep: they end with their last answer, until they are woken."""
+        for keeper in self._find_keepers(model, version):
+            keeper.rest()
+
+    def wake(self, model: str, version: str) -> None:
+        """Start the engines of a version that sleep, or were going to."""
+        for keeper in self._find_keepers(model, version):
+            keeper.wake()
 
     async def set_adapter(self, model: str, version: str, adapter: str, folder: Path | None) -> None:
         """Mount an adapter on every engine of a version, in the place of one with its name; or with None take it away.
@@ -166,7 +190,8 @@ class Supervisor:
 
     def is_settled(self) -> bool:
         """True when no engine is on its way up any more."""
-        return all(status.state in (EngineState.READY, EngineState.FAILED) for status in self.statuses())
+        settled = (EngineState.READY, EngineState.ASLEEP, EngineState.FAILED)
+        return all(status.state in settled for status in self.statuses())
 
     def ready_names(self) -> list[str]:
         """Public ids of the versions that have a ready engine, one for each engine."""

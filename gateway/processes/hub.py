@@ -18,6 +18,7 @@ from gateway.processes.messages import (
     Ask,
     Engines,
     Hurry,
+    Keep,
     NewRoutes,
     RelayState,
     Report,
@@ -51,28 +52,34 @@ MakeProcess = Callable[[Callable[[], Welcome], Callable[[AnyMessage], None]], Ke
 
 
 class Hub:
-    """Control and the relays of one gateway. `engines` gives the engines as they are; settings are JSON.
+    """Control and the relays of one gateway. `engines` gives the engines as they are; settings and `serving` are JSON.
 
-    `set_adapter` does what control asks of them, and says why if it refuses.
+    `keep` and `set_adapter` do what control asks of them; the latter says why if it refuses.
     """
 
     def __init__(
         self,
         engines: Callable[[], Engines],
+        keep: Callable[[bytes], None],
         set_adapter: Callable[[SetAdapter], Awaitable[str | None]],
         control_settings: bytes,
+        serving: bytes,
         relay_settings: bytes,
         make_control: MakeProcess,
         make_relays: Sequence[MakeProcess],
     ) -> None:
         self._engines = engines
+        self._keep = keep
+        self._serving = serving
         self._set_adapter = set_adapter
         started = int(time.time())
         self._relay_settings = relay_settings
         self._routes = Routes()
         self._reports: list[Report | None] = [None] * len(make_relays)
         self._asked: dict[int, set[int]] = {}
-        self._control = make_control(lambda: Welcome(control_settings, self._engines(), started), self._hear_control)
+        self._control = make_control(
+            lambda: Welcome(control_settings, self._engines(), self._serving, started), self._hear_control
+        )
         self._relays = [self._make_relay(slot, make) for slot, make in enumerate(make_relays)]
         self._tasks = TaskSet()
         self._relays_running: list[asyncio.Task[None]] = []
@@ -88,6 +95,10 @@ class Hub:
     def tell_engines(self) -> None:
         """Tell control how the engines are now."""
         self._control.send(self._engines())
+
+    def count_running(self, address: str) -> int:
+        """Requests under way at an engine, as all relays have reported last: each says so every second."""
+        return sum(report.running.get(address, 0) for report in self._reports if report is not None)
 
     async def drain(self, grace_s: float, hurry: asyncio.Event) -> None:
         """Let every relay finish its answers and end. `hurry` ends the grace time early; nobody outlives its end."""
@@ -130,6 +141,9 @@ class Hub:
         if isinstance(message, NewRoutes):
             self._routes = message.routes
             self._send_to_relays(message)
+        elif isinstance(message, Keep):
+            self._serving = message.serving
+            self._keep(message.serving)
         elif isinstance(message, SetAdapter):
             self._tasks.start(self._pass_on(message), "set an adapter")
         elif isinstance(message, Ask):

@@ -26,13 +26,15 @@ class Engines(Message, frozen=True):
 class Welcome(Message, frozen=True):
     """Main to a new process: what it is to go by. `settings` is what concerns it of the tree, as JSON.
 
-    Control gets the `engines` as they are, and when all of this was `started`, in seconds since the epoch. A relay gets
+    Control gets the `engines` as they are, what is `serving`, as its predecessor wrote it in a `Keep` if there was one,
+    and when all of this was `started`, in seconds since the epoch. A relay gets
     the `routes` as they stand, and as `counts` what its predecessor had counted: it counts on from there, so that sums
     over all relays never fall.
     """
 
     settings: bytes
     engines: Engines = Engines()
+    serving: bytes = b""
     started: int = 0
     routes: Routes = Routes()
     counts: RelayCounts = msgspec.field(default_factory=RelayCounts)
@@ -48,6 +50,12 @@ class Hurry(Message, frozen=True):
 
 class Alive(Message, frozen=True):
     """Control to main, again and again: its event loop still turns. A relay's reports say the same."""
+
+
+class Keep(Message, frozen=True):
+    """Control to main: what is served from now on, so that main keeps its engines."""
+
+    serving: bytes
 
 
 class SetAdapter(Message, frozen=True):
@@ -107,4 +115,6 @@ class Reports(Message, frozen=True):
     relays: list[RelayState] = []
 
 
-AnyMessage = Welcome | Up | Hurry | Alive | Engines | NewRoutes | Report | Ask | Reports | SetAdapter | AdapterSet
+AnyMessage = (
+    Welcome | Up | Hurry | Alive | Engines | Keep | NewRoutes | Report | Ask | Reports | SetAdapter | AdapterSet
+)

@@ -1,6 +1,6 @@
 """The options of the program: one frozen, typed tree, read once at start. Imports no other room."""
 
-from gateway.settings.load import for_checkpoint, for_demo, load
+from gateway.settings.load import for_checkpoint, for_demo, for_version, load
 from gateway.settings.problems import Problem, SettingsError
 from gateway.settings.tree import (
     AdminSettings,
@@ -31,6 +31,7 @@ __all__ = [
     "VersionSettings",
     "for_checkpoint",
     "for_demo",
+    "for_version",
     "load",
     "normalise_split",
 ]

@@ -15,7 +15,7 @@ from gateway.settings.checks import find_problems
 from gateway.settings.lines import Document, parse
 from gateway.settings.problems import Location, Problem, SettingsError, format_key
 from gateway.settings.sources import Source, read_environment, read_flags
-from gateway.settings.tree import NOT_IN_FILE, AdminSettings, Settings
+from gateway.settings.tree import NOT_IN_FILE, AdminSettings, Settings, VersionSettings
 from gateway.settings.wording import explain
 
 _DEMO = Path(__file__).parent.parent / "demo" / "gateway.yaml"
@@ -56,6 +56,20 @@ def for_checkpoint(
 def for_demo(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """Settings of the shipped demo. Raises SettingsError."""
     return load(_DEMO, flags, environ)
+
+
+def for_version(data: object) -> VersionSettings:
+    """One more version, from data that came at run time; its folders must be absolute. Raises SettingsError."""
+    document = Document("request", {"models": [{"name": "model", "versions": [data]}]})
+    for holder, key in _find_folders(document.data):
+        if isinstance(holder[key], str) and not re.match(r"/|~|[a-z0-9+]+://", holder[key]):
+            raise SettingsError([Problem("", key, f"should begin at the root of the gateway's machine: {holder[key]}")])
+    try:
+        return _build(document, None, Path("/"), None, {}).models[0].versions[0]
+    except SettingsError as error:
+        start = "models[0].versions[0]"
+        problems = [Problem("", one.key.removeprefix(start).lstrip("."), one.message) for one in error.problems]
+        raise SettingsError(problems) from error
 
 
 def _read(path: Path) -> Document:

@@ -7,17 +7,18 @@ from typing import Any
 import pytest
 
 from gateway.control.control import Control
+from gateway.control.serving import Serving
 from gateway.engines.engine import Admission, EngineSpec, EngineState
-from gateway.engines.keeper import KeeperTiming, KeeperTools
 from gateway.engines.remote import RemoteSpec
 from gateway.engines.supervisor import Supervisor
-from gateway.errors import BadRequest, UnknownModel
-from gateway.settings import ModelSettings, Settings
+from gateway.engines.tools import KeeperTiming, KeeperTools
+from gateway.errors import BadRequest, Conflict, UnknownModel
+from gateway.settings import ModelSettings
 from gateway.traffic.routes import RouteBoard, Routes
 from tests.support.fake_engines import FakeProbe, FakeSpawner, engine_spec, remakeable, remote_spec, until
 
-SETTINGS = Settings(
-    models=(
+SERVING = Serving(
+    (
         ModelSettings.model_validate(
             {
                 "name": "shapes",
@@ -40,12 +41,13 @@ class Bench:
         tools = KeeperTools(
             spawner=self.spawner, fork_spawner=None, make_probe=lambda spec: FakeProbe(),
             admit=lambda spec: Admission("no such folder" if spec.version == "v2" else None),
-            explain=lambda lines, code: f"it ended with {code}", slots=asyncio.Semaphore(2), turns=asyncio.Lock(), on_change=lambda status: self.control.note(),
+            explain=lambda lines, code: f"it ended with {code}", slots=asyncio.Semaphore(2), turns=asyncio.Lock(), on_change=lambda status: self.control.note(), count_running=lambda address: 0,
         )  # fmt: skip
-        timing = KeeperTiming(poll_s=0, stop_grace_s=0.01, first_pause_s=60)
+        timing = KeeperTiming(poll_s=0, quiet_s=0, stop_grace_s=0.01, first_pause_s=60)
         self.remote = FakeProbe()
         self.supervisor = Supervisor(tools, timing, lambda spec: self.remote)
-        self.control = Control(SETTINGS, self.supervisor, self.board.publish)
+        self.kept: list[Serving] = []
+        self.control = Control(SERVING, self.supervisor, self.kept.append, self.board.publish)
         one, two = engine_spec(folder, "shapes:v1#0"), engine_spec(folder, "shapes:v2#0")
         two = replace(two, socket=folder / "other.sock", adapters=(("shapes:v2+mirror", folder),))
         self.specs: list[EngineSpec | RemoteSpec] = [one, two]
@@ -107,7 +109,7 @@ async def test_engines_that_are_older_than_control_are_published_and_are_no_news
     await bench.come_up()
     caplog.clear()
     with caplog.at_level(logging.INFO, "gateway.control"):
-        Control(SETTINGS, bench.supervisor, bench.board.publish)
+        Control(SERVING, bench.supervisor, bench.kept.append, bench.board.publish)
     assert bench.replicas("v1") == [f"unix://{tmp_path}/e.sock"]
     assert caplog.messages == []
     await bench.supervisor.close()
@@ -124,6 +126,80 @@ async def test_people_see_shares_states_and_reasons(tmp_path: Path) -> None:
     assert two["adapters"] == ["mirror"]
     assert (one["endpoints"], far["endpoints"]) == ([], ["http://a:1", "http://b:1"])
     await bench.supervisor.close()
+
+
+async def test_a_version_is_loaded_gets_traffic_and_is_unloaded(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    await bench.come_up()
+    assert bench.control.add_version("shapes", {"name": "v3", "engine": "simulated"}) == "shapes:v3"
+    assert bench.board.routes.models["shapes"].versions["v3"].state == "not started"
+    assert bench.kept[-1].list_versions() >= {("shapes", "v3")}
+    assert bench.control.set_split("shapes", {"v3": 1}) == bench.control.read_split("shapes")
+    with pytest.raises(Conflict):
+        bench.control.remove_version("shapes", "v3")
+    bench.control.set_split("shapes", {"v1": 1})
+    bench.control.remove_version("shapes", "v3")
+    assert "shapes:v3" not in bench.board.routes.public_names()
+    await bench.supervisor.close()
+
+
+async def test_a_successor_takes_over_in_one_step_when_all_of_its_engines_are_ready(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    await bench.come_up()
+    published: list[Routes] = []
+    bench.control._publish = published.append
+    bench.control.add_version("shapes", {"name": "v3", "engine": "simulated", "replicas": 2}, replaces="v1")
+    spares = [replace(engine_spec(tmp_path, f"shapes:v3#{n}"), socket=tmp_path / f"{n}.sock") for n in range(2)]
+    bench.supervisor.start(spares)
+    await until(lambda: "v1" not in published[-1].models["shapes"].versions)
+    for routes in published:
+        shares = [version for _, version in routes.models["shapes"].split.bounds]
+        assert shares == (["v1"] if "v1" in routes.models["shapes"].versions else ["v3"])
+    assert len(published[-1].models["shapes"].versions["v3"].replicas) == 2
+    assert bench.kept[-1].list_versions() == {("shapes", "v2"), ("shapes", "v3"), ("shapes", "far")}
+    [left] = [version for version in bench.control.describe()[0]["versions"] if version["name"] == "v1"]
+    assert (left["share"], left["engines"][0]["state"]) == (0.0, "ready"), "still shown until it is gone"
+    with pytest.raises(Conflict, match="shapes:v1 still finishes its answers"):
+        bench.control.add_version("shapes", {"name": "v1", "engine": "simulated"})
+    await bench.supervisor.close()
+
+
+async def test_a_successor_that_cannot_be_served_replaces_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(tmp_path)
+    bench.control = Control(
+        SERVING.set_split("shapes", {"v1": 1}).remove("shapes", "v2"),
+        bench.supervisor,
+        bench.kept.append,
+        bench.board.publish,
+    )
+    bench.specs = bench.specs[:1]
+    await bench.come_up()
+    bench.control.add_version("shapes", {"name": "v2", "engine": "simulated"}, replaces="v1")
+    bench.supervisor.start([replace(engine_spec(tmp_path, "shapes:v2#0"), socket=tmp_path / "2.sock")])
+    await until(lambda: bool(bench.kept[-1].successors) is False)
+    assert "shapes:v2 can't be served: v1 stays in its place" in caplog.text
+    assert len(bench.replicas("v1")) == 1
+    await bench.supervisor.close()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"name": "v3"}, "needs a checkpoint folder"),
+        ({"name": "v3", "checkpoint": "models/x"}, "checkpoint: should begin at the root of the gateway's machine"),
+        ({"name": "v3", "checkpoint": "/no/such"}, "checkpoint: there is no such folder: /no/such"),
+        ({"name": "v3", "engine": "simulated", "replicas": 0, "x": 1}, "x: is an unknown key"),
+        ({"engine": "simulated"}, "name: is missing"),
+        ([], "should be a valid dictionary"),
+    ],
+)
+async def test_a_version_that_the_file_could_not_have_is_refused(tmp_path: Path, data: object, said: str) -> None:
+    bench = Bench(tmp_path)
+    with pytest.raises(BadRequest, match=said):
+        bench.control.add_version("shapes", data)
+    assert bench.kept == []
 
 
 async def test_an_adapter_is_known_when_every_ready_engine_of_the_version_has_it(tmp_path: Path) -> None:
@@ -194,7 +270,7 @@ async def test_the_policy_of_a_version_is_published(tmp_path: Path) -> None:
 async def test_what_changes_nothing_for_relays_is_not_published(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     published: list[Routes] = []
-    control = Control(SETTINGS, bench.supervisor, published.append)
+    control = Control(SERVING, bench.supervisor, bench.kept.append, published.append)
     control.note()
     control.note()
     assert len(published) == 1

@@ -3,11 +3,11 @@ from typing import Any
 
 import pytest
 
-from gateway.control.plan import plan_engines
+from gateway.control.plan import Planner
 from gateway.engines.engine import EngineSpec, SmokePrompt
 from gateway.engines.machine import Machine
 from gateway.engines.remote import RemoteSpec
-from gateway.settings import ModelSettings, Settings
+from gateway.settings import ModelSettings
 
 MACHINE = Machine(cores=2, memory_bytes=8 * 2**30)
 
@@ -16,7 +16,7 @@ def plan_all(
     versions: list[dict[str, Any]], folder: Path, split: dict[str, float] | None = None
 ) -> list[EngineSpec | RemoteSpec]:
     model = ModelSettings.model_validate({"name": "shapes", "versions": versions, "split": split or {}})
-    return list(plan_engines(Settings(models=(model,)), folder, MACHINE, is_cpu=True))
+    return list(Planner(folder, MACHINE, is_cpu=True, drain_grace_s=30).plan_all([model]))
 
 
 def plan(versions: list[dict[str, Any]], folder: Path, split: dict[str, float] | None = None) -> list[EngineSpec]:

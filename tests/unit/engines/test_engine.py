@@ -9,4 +9,12 @@ def test_an_engine_is_reached_over_its_socket(tmp_path: Path) -> None:
 
 
 def test_states_are_the_words_people_see() -> None:
-    assert [str(state) for state in EngineState] == ["starting", "warming", "ready", "draining", "stopped", "failed"]
+    assert [str(state) for state in EngineState] == [
+        "starting",
+        "warming",
+        "ready",
+        "draining",
+        "asleep",
+        "stopped",
+        "failed",
+    ]

@@ -36,12 +36,12 @@ async def test_what_is_asked_for_is_missing_until_it_is_mounted(tmp_path: Path) 
     bench = Bench(tmp_path, A)
     bench.mounts.hold(bench.having(A, B), {B: "two"})
     assert bench.mounts.find_missing() == (B, tmp_path)
-    assert bench.mounts.list_names(is_up=True) == (A,)
-    assert bench.mounts.list_names(is_up=False) == (A, B)
+    assert bench.mounts.describe(is_up=True)["adapters"] == (A,)
+    assert bench.mounts.describe(is_up=False)["adapters"] == (A, B)
     await bench.mounts.mount(B, tmp_path)
     assert (bench.mounts.find_missing(), bench.probe.mounted) == (None, [("load", B)])
-    assert bench.mounts.list_digests(is_up=True) == {"": "base", A: "one", B: "two"}
-    assert bench.mounts.list_digests(is_up=False) == {}
+    assert bench.mounts.describe(is_up=True)["digests"] == {"": "base", A: "one", B: "two"}
+    assert bench.mounts.describe(is_up=False)["digests"] == {}
     assert bench.probe.is_closed
 
 

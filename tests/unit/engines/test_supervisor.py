@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from gateway.engines.engine import Admission, EngineState, MountRefused, SmokePrompt
-from gateway.engines.keeper import KeeperTiming, KeeperTools
 from gateway.engines.supervisor import Supervisor
+from gateway.engines.tools import KeeperTiming, KeeperTools
 from gateway.fleet.replica import Replica
 from gateway.tasks import TaskSet
 from tests.support.fake_engines import FakeProbe, FakeSpawner, engine_spec, remakeable, remote_spec, until
 
-TIMING = KeeperTiming(poll_s=0, stop_grace_s=0.01, unload_after_s=0, first_pause_s=60)
+TIMING = KeeperTiming(poll_s=0, quiet_s=0, stop_grace_s=0.01, unload_after_s=0, first_pause_s=60)
 
 
 def supervise(
@@ -28,6 +28,7 @@ def supervise(
         slots=asyncio.Semaphore(1),
         turns=asyncio.Lock(),
         on_change=lambda status: None,
+        count_running=lambda address: 0,
     )
     return Supervisor(tools, TIMING, lambda spec: remote or FakeProbe())
 
@@ -110,6 +111,29 @@ async def test_it_tells_who_is_ready_and_when_nobody_is_on_the_way_up(tmp_path: 
     probe.healthy = True
     await until(supervisor.is_settled)
     assert supervisor.ready_names() == ["shapes:v2"]
+    await supervisor.close()
+
+
+async def test_retired_engines_are_forgotten_when_they_are_gone(tmp_path: Path) -> None:
+    supervisor = supervise(FakeSpawner(), FakeProbe(), {"shapes:v2#0": "config.json is missing"})
+    names = ("shapes:v1#0", "shapes:v2#0", "shapes:v3#0")
+    supervisor.start([*(engine_spec(tmp_path, name) for name in names), remote_spec("shapes:far#0")])
+    await until(supervisor.is_settled)
+    for version in ("v1", "v2", "far"):
+        supervisor.retire("shapes", version)
+    await until(lambda: [status.name for status in supervisor.statuses()] == ["shapes:v3#0"])
+    await supervisor.close()
+
+
+async def test_engines_of_a_version_sleep_and_wake(tmp_path: Path) -> None:
+    supervisor = supervise(FakeSpawner(), FakeProbe())
+    supervisor.start([engine_spec(tmp_path, "shapes:v1#0"), engine_spec(tmp_path, "shapes:v2#0")])
+    await until(supervisor.is_settled)
+    supervisor.rest("shapes", "v1")
+    await until(lambda: states(supervisor) == [EngineState.ASLEEP, EngineState.READY])
+    assert (supervisor.is_settled(), supervisor.ready_names()) == (True, ["shapes:v2"])
+    supervisor.wake("shapes", "v1")
+    await until(lambda: states(supervisor) == [EngineState.READY, EngineState.READY])
     await supervisor.close()
 
 
@@ -227,6 +251,7 @@ class Apart:
             explain=lambda lines, code: "",
             slots=asyncio.Semaphore(2),
             turns=asyncio.Lock(),
+            count_running=lambda address: 0,
             on_change=lambda status: self.told.append([one.adapters for one in self.supervisor.statuses()]),
         )
         timing = replace(TIMING, first_pause_s=0, unload_after_s=60)

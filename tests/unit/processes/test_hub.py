@@ -14,6 +14,7 @@ from gateway.processes.messages import (
     Ask,
     Engines,
     Hurry,
+    Keep,
     NewRoutes,
     RelayState,
     Report,
@@ -87,7 +88,10 @@ class Bench:
             return self.made[-1]
 
         makers = [partial(make, can_relay_start)] * relays
-        self.hub = Hub(lambda: self.engines, self.set_adapter, b"all", b"server", partial(make, True), makers)
+        self.kept: list[bytes] = []
+        self.hub = Hub(
+            lambda: self.engines, self.kept.append, self.set_adapter, b"all", b"first", b"server", partial(make, True), makers,
+        )  # fmt: skip
         self.control, *self.relays = self.made
 
     async def set_adapter(self, asked: SetAdapter) -> str | None:
@@ -127,11 +131,26 @@ async def test_routes_reach_every_relay_and_are_kept_for_those_that_come_later()
     assert bench.relays[1].welcome() == Welcome(b"server", routes=ROUTES)
 
 
+async def test_what_is_served_is_kept_and_a_new_control_is_told_of_it() -> None:
+    bench = Bench()
+    bench.control.say(Keep(b"other"))
+    assert bench.kept == [b"other"]
+    assert bench.control.welcome().serving == b"other"
+
+
+async def test_requests_under_way_are_added_up_over_relays() -> None:
+    bench = Bench()
+    assert bench.hub.count_running("a") == 0
+    bench.relays[0].say(report(1, a=2, b=1))
+    bench.relays[1].say(report(1, a=1))
+    assert bench.hub.count_running("a") == 3
+
+
 async def test_control_is_welcomed_with_the_engines_as_they_are() -> None:
     bench = Bench()
     bench.engines = Engines([EngineStatus("m:v1#0", "m", "v1", EngineState.READY, 1.0)])
     before = time.time()
-    assert bench.control.welcome() == Welcome(b"all", bench.engines, bench.control.welcome().started)
+    assert bench.control.welcome() == Welcome(b"all", bench.engines, b"first", bench.control.welcome().started)
     assert before - 60 < bench.control.welcome().started <= before
     bench.hub.tell_engines()
     assert bench.control.told == [bench.engines]

@@ -11,6 +11,7 @@ from gateway.processes.messages import (
     Ask,
     Engines,
     Hurry,
+    Keep,
     NewRoutes,
     RelayState,
     Report,
@@ -41,8 +42,9 @@ def counts() -> RelayCounts:
     "message",
     [
         Welcome(b"{}"),
-        Welcome(b"{}", Engines([STATUS], [REPLICA]), 1700000000, ROUTES, counts()),
+        Welcome(b"{}", Engines([STATUS], [REPLICA]), b"[]", 1700000000, ROUTES, counts()),
         Hurry(),
+        Keep(b"[]"),
         Up(),
         Alive(),
         Engines([STATUS], [REPLICA]),

@@ -1,0 +1,63 @@
+"""What keepers of engines act through, and the times they live by."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.engines.engine import Admission, EngineSpec, EngineStatus, SmokePrompt
+from gateway.engines.mounts import MountProbe
+from gateway.engines.process import Spawner
+
+
+class EngineProbe(MountProbe, Protocol):
+    """The questions a keeper asks; `probe.Probe` is the real one."""
+
+    async def is_healthy(self) -> bool: ...
+    async def read_max_model_len(self) -> int | None: ...
+    async def warm(
+        self, *, is_visual: bool, adapters: tuple[str, ...] = (), smoke: tuple[SmokePrompt, ...] = ()
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperTiming:
+    """Seconds and counts a keeper lives by.
+
+    An engine that is to go has `drain_s` to finish its answers, and has done so when none was under way for `quiet_s`:
+    twice as long as several relays take to tell.
+    """
+
+    start_timeout_s: float = 900.0
+    poll_s: float = 0.2
+    health_every_s: float = 5.0
+    failed_checks: int = 6
+    drain_s: float = 300.0
+    quiet_s: float = 2.0
+    stop_grace_s: float = 8.0
+    last_words_s: float = 3.0
+    unload_after_s: float = 60.0
+    mount_timeout_s: float = 100.0
+    first_pause_s: float = 1.0
+    longest_pause_s: float = 60.0
+    stable_after_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperTools:
+    """What keepers act through.
+
+    `admit` looks at a spec's files and may block; engines that can be forked go to `fork_spawner`, where there is one;
+    `explain` turns last lines and an exit code into a sentence; `slots` bounds how many engines load at once; `turns`
+    keeps them in the order in which they were asked for; `count_running` knows the requests under way at an address.
+    """
+
+    spawner: Spawner
+    fork_spawner: Spawner | None
+    make_probe: Callable[[EngineSpec], EngineProbe]
+    admit: Callable[[EngineSpec], Admission]
+    explain: Callable[[list[str], int], str]
+    slots: asyncio.Semaphore
+    turns: asyncio.Lock
+    on_change: Callable[[EngineStatus], None]
+    count_running: Callable[[str], int]

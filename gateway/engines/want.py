@@ -1,0 +1,42 @@
+"""What is wanted of one engine: that it is up, rests until it is asked for, or is gone."""
+
+import asyncio
+from enum import StrEnum
+
+
+class Wanted(StrEnum):
+    """`ASLEEP` and `GONE` let answers under way end first; `ENDED` does not wait for them."""
+
+    UP = "up"
+    ASLEEP = "asleep"
+    GONE = "gone"
+    ENDED = "ended"
+
+
+NOT_UP = (Wanted.ASLEEP, Wanted.GONE, Wanted.ENDED)
+
+
+class Want:
+    """What is wanted, and a way to wait until it is something else. What is to be gone stays so."""
+
+    def __init__(self) -> None:
+        self.value = Wanted.UP
+        self._changed = asyncio.Event()
+
+    @property
+    def is_leaving(self) -> bool:
+        """True if the engine is not to come back."""
+        return self.value in (Wanted.GONE, Wanted.ENDED)
+
+    def set(self, wanted: Wanted) -> None:
+        """Want something else from now on."""
+        if self.value is wanted or self.value is Wanted.ENDED or (self.is_leaving and wanted is not Wanted.ENDED):
+            return
+        self.value = wanted
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def until(self, *wanted: Wanted) -> None:
+        """Wait until one of these is wanted."""
+        while self.value not in wanted:
+            await self._changed.wait()

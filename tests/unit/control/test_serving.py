@@ -1,0 +1,86 @@
+from typing import Any
+
+import pytest
+
+from gateway.control.serving import Serving
+from gateway.errors import BadRequest, Conflict, UnknownModel
+from gateway.settings import ModelSettings, VersionSettings
+
+
+def version(name: str, **fields: Any) -> VersionSettings:
+    return VersionSettings.model_validate({"name": name, "engine": "simulated", **fields})
+
+
+def serving(**split: float) -> Serving:
+    versions = [{"name": name, "engine": "simulated"} for name in split]
+    return Serving((ModelSettings.model_validate({"name": "m", "versions": versions, "split": split}),))
+
+
+def test_a_version_more_gets_no_traffic_yet() -> None:
+    added = serving(v1=1).add("m", version("v2"))
+    assert added.list_versions() == {("m", "v1"), ("m", "v2")}
+    assert added.find_model("m").split == {"v1": 1.0, "v2": 0.0}
+
+
+def test_a_successor_gets_the_share_of_the_one_it_replaces() -> None:
+    after = serving(v1=3, other=1).add("m", version("v2"), replaces="v1").hand_over("m", "v2")
+    assert after.find_model("m").split == {"other": 0.25, "v2": 0.75}
+    assert (after.list_versions(), after.successors) == ({("m", "other"), ("m", "v2")}, {})
+
+
+def test_a_successor_that_was_given_up_replaces_nobody() -> None:
+    after = serving(v1=1).add("m", version("v2"), replaces="v1").give_up("m", "v2")
+    assert (after.list_versions(), after.successors) == ({("m", "v1"), ("m", "v2")}, {})
+
+
+def test_one_version_has_one_successor() -> None:
+    first = serving(v1=1).add("m", version("v2"), replaces="v1")
+    with pytest.raises(Conflict, match="m:v2 is to take that place already"):
+        first.add("m", version("v3"), replaces="v1")
+    chain = first.add("m", version("v3"), replaces="v2")
+    assert chain.hand_over("m", "v2").successors == {("m", "v3"): "v2"}
+
+
+@pytest.mark.parametrize("gone", ["v1", "v2"])
+def test_a_version_that_is_removed_takes_no_place_and_leaves_none(gone: str) -> None:
+    waiting = serving(v1=1, v0=1).add("m", version("v2"), replaces="v1").set_split("m", {"v0": 1})
+    assert waiting.remove("m", gone).successors == {}
+
+
+def test_a_version_with_traffic_stays() -> None:
+    both = serving(v1=1, v2=3)
+    with pytest.raises(Conflict, match=r"m:v2 has 0\.75 of the traffic"):
+        both.remove("m", "v2")
+    assert both.set_split("m", {"v1": 1}).remove("m", "v2").list_versions() == {("m", "v1")}
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({}, "Name the versions of m"),
+        ({"v9": 1}, "no version is called v9"),
+        ({"v1": -1}, "numbers from 0 up"),
+        ({"v1": float("nan")}, "numbers from 0 up"),
+        ({"v1": 0}, "above 0"),
+    ],
+)
+def test_shares_that_mean_nothing_are_refused(weights: dict[str, float], said: str) -> None:
+    with pytest.raises(BadRequest, match=said):
+        serving(v1=1, v2=1).set_split("m", weights)
+
+
+def test_what_is_not_served_cannot_be_changed() -> None:
+    one = serving(v1=1)
+    for act in (
+        lambda: one.add("n", version("v1")), lambda: one.add("m", version("v2"), replaces="v9"),
+        lambda: one.remove("m", "v9"), lambda: one.set_split("n", {"v1": 1}),
+    ):  # fmt: skip
+        with pytest.raises(UnknownModel):
+            act()
+    with pytest.raises(Conflict, match="m:v1 is served already"):
+        one.add("m", version("v1"))
+
+
+def test_it_is_the_same_in_another_process() -> None:
+    one = serving(v1=1).add("m", version("v2", defaults={"top_k": 5}, env={"A": "b"}), replaces="v1")
+    assert Serving.load(one.dump()) == one

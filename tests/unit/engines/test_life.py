@@ -1,0 +1,252 @@
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.engines.engine import Admission, EngineState, SmokePrompt
+from tests.support.fake_engines import FakeProcess, FakeSpawner, engine_spec, until
+from tests.support.keeper_bench import TIMING, KeeperBench
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[KeeperBench]:
+    made = KeeperBench(engine_spec(tmp_path))
+    yield made
+    await made.tasks.close()
+
+
+async def test_an_engine_is_ready_only_after_a_token(bench: KeeperBench) -> None:
+    bench.start()
+    status = await bench.reach(EngineState.READY)
+    assert bench.states() == [EngineState.STARTING, EngineState.WARMING, EngineState.READY]
+    assert bench.probe.warmed == [(False, ())]
+    assert (status.max_model_len, status.pid, status.reason) == (2048, 1000, None)
+
+
+async def test_what_admission_saw_is_warmed(bench: KeeperBench, tmp_path: Path) -> None:
+    bench.admission = Admission(is_visual=True)
+    bench.spec = replace(bench.spec, adapters=(("shapes:v1+mirror", tmp_path),))
+    bench.start()
+    await bench.reach(EngineState.READY)
+    assert bench.probe.warmed == [(True, ("shapes:v1+mirror",))]
+
+
+async def test_a_ready_engine_tells_what_it_has_loaded(bench: KeeperBench) -> None:
+    bench.admission = Admission(digests={"": "abc"})
+    bench.start()
+    assert (await bench.reach(EngineState.READY)).digests == {"": "abc"}
+
+
+async def test_files_that_changed_while_they_were_loaded_are_not_served(bench: KeeperBench) -> None:
+    looks = iter([{"": "before"}, {"": "after"}, {"": "after"}, {"": "after"}])
+
+    bench.admit = lambda spec: Admission(digests=next(looks))
+    bench.start()
+    assert (
+        await bench.reach(EngineState.FAILED)
+    ).reason == "the checkpoint's files changed while the engine loaded them"
+    assert (await bench.reach(EngineState.READY)).digests == {"": "after"}, "it is loaded again"
+
+
+async def test_an_open_port_without_a_token_is_a_failure(bench: KeeperBench) -> None:
+    bench.probe.fault = "no token came out"
+    bench.start()
+    status = await bench.reach(EngineState.FAILED)
+    assert status.reason == "no token came out"
+    assert EngineState.READY not in bench.states()
+    await until(lambda: "kill" in bench.spawner.processes[0].signals)
+
+
+async def test_an_engine_that_dies_at_its_first_request_is_asked_for_its_last_words(bench: KeeperBench) -> None:
+    bench.probe.fault = "the first request failed with 500: EngineCore encountered an issue"
+    bench.probe.on_warm = lambda: bench.spawner.processes[-1].end(0)
+    bench.start()
+    status = await bench.reach(EngineState.FAILED)
+    assert status.reason == "it started, and died at its first request: it ended with 0"
+
+
+async def test_a_wrong_answer_to_a_smoke_prompt_is_final(bench: KeeperBench) -> None:
+    bench.spec = replace(bench.spec, smoke=(SmokePrompt("what?", "circle", "shapes"),))
+    bench.probe.fault, bench.probe.is_final = "the smoke prompt 'what?' was answered 'square'", True
+    bench.start()
+    await bench.running
+    assert bench.probe.smoke == bench.spec.smoke
+    assert bench.keeper.status.state is EngineState.FAILED
+    assert bench.keeper.status.reason == "the smoke prompt 'what?' was answered 'square'"
+    assert bench.keeper.status.next_try_at is None
+
+
+async def test_smoke_prompts_of_adapters_follow_their_names(bench: KeeperBench, tmp_path: Path) -> None:
+    names = ("shapes", "shapes:v1+a", "shapes:v1+gone")
+    prompts = tuple(SmokePrompt(name[-1], "x", name) for name in names)
+    bench.spec = replace(bench.spec, smoke=prompts, adapters=(("shapes:v1+a@12", tmp_path),))
+    bench.start()
+    await bench.reach(EngineState.READY)
+    assert [(prompt.prompt, prompt.name) for prompt in bench.probe.smoke] == [("s", "shapes"), ("a", "shapes:v1+a@12")]
+
+
+async def test_a_bad_checkpoint_starts_nothing_and_is_not_tried_again(bench: KeeperBench) -> None:
+    bench.admission = Admission("config.json is missing")
+    bench.start()
+    await bench.running
+    assert bench.keeper.status.state is EngineState.FAILED
+    assert bench.keeper.status.reason == "config.json is missing"
+    assert bench.keeper.status.next_try_at is None
+    assert bench.spawner.processes == []
+
+
+async def test_arguments_that_cannot_be_passed_are_a_final_failure(bench: KeeperBench) -> None:
+    def refuse() -> None:
+        raise ValueError("engine_args: 'port' is the gateway's own")
+
+    bench.spec = replace(bench.spec, build_launch=refuse)
+    bench.start()
+    await bench.running
+    assert bench.keeper.status.reason == "engine_args: 'port' is the gateway's own"
+
+
+async def test_flags_the_engine_does_not_know_are_not_tried_again(bench: KeeperBench) -> None:
+    bench.spawner.on_spawn = lambda process: process.end(2)
+    bench.probe.healthy = False
+    bench.start()
+    await bench.running
+    assert len(bench.spawner.processes) == 1
+    assert bench.keeper.status.state is EngineState.FAILED
+
+
+async def test_an_engine_that_stops_answering_is_killed_and_restarted(bench: KeeperBench) -> None:
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.probe.healthy = False
+    status = await bench.reach(EngineState.FAILED)
+    assert status.reason == "the engine failed 3 health checks in a row"
+    bench.probe.healthy = True
+    await bench.reach(EngineState.READY)
+    assert "kill" in bench.spawner.processes[0].signals
+
+
+async def test_an_engine_that_never_gets_ready_is_given_up_in_time(bench: KeeperBench) -> None:
+    bench.timing = replace(TIMING, start_timeout_s=0.02)
+    bench.probe.healthy = False
+    bench.start()
+    status = await bench.reach(EngineState.FAILED)
+    assert status.reason == "the engine was not ready within 0.02 s"
+
+
+async def test_stopping_asks_first_and_then_kills(bench: KeeperBench) -> None:
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.spawner.processes[0].is_stubborn = True
+    bench.keeper.stop()
+    assert bench.keeper.status.state is EngineState.DRAINING
+    await bench.running
+    assert bench.keeper.status.state is EngineState.STOPPED
+    assert bench.spawner.processes[0].signals == ["term", "kill"]
+    assert len(bench.spawner.processes) == 1
+
+
+async def test_a_leftover_socket_file_is_removed_before_the_start(bench: KeeperBench) -> None:
+    bench.spec.socket.touch()
+    seen: list[bool] = []
+
+    def look(process: FakeProcess) -> None:
+        seen.append(bench.spec.socket.exists())
+
+    bench.spawner.on_spawn = look
+    bench.start()
+    await bench.reach(EngineState.READY)
+    assert seen == [False]
+
+
+async def test_engines_that_can_be_forked_are(bench: KeeperBench, tmp_path: Path) -> None:
+    bench.spec = engine_spec(tmp_path, can_fork=True)
+    bench.fork_spawner = FakeSpawner()
+    bench.start()
+    await bench.reach(EngineState.READY)
+    assert (len(bench.fork_spawner.processes), len(bench.spawner.processes)) == (1, 0)
+
+
+async def test_progress_is_read_from_the_engines_lines(bench: KeeperBench) -> None:
+    bench.spawner.on_spawn = lambda process: process.lines.append("INFO Starting to load model /m")
+    bench.start()
+    await bench.reach(EngineState.READY)
+    assert "loading weights" in {status.phase for status in bench.history}
+
+
+async def test_stopping_does_not_wait_for_a_slow_launch(bench: KeeperBench) -> None:
+    began = asyncio.Event()
+
+    async def spawn(*_: object) -> FakeProcess:
+        began.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    bench.spawner.spawn = spawn  # type: ignore[assignment]
+    bench.start()
+    await began.wait()
+    bench.keeper.stop()
+    await asyncio.wait_for(bench.running, 2)
+    assert bench.keeper.status.state is EngineState.STOPPED
+
+
+async def test_a_retired_engine_ends_with_its_last_answer(bench: KeeperBench) -> None:
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.running_requests = 1
+    bench.keeper.retire()
+    await bench.reach(EngineState.DRAINING)
+    await asyncio.sleep(0.01)
+    assert bench.spawner.processes[0].signals == []
+    bench.running_requests = 0
+    await bench.running
+    assert bench.spawner.processes[0].signals == ["term", "kill"]
+    assert bench.keeper.status.state is EngineState.STOPPED
+
+
+async def test_an_answer_that_takes_too_long_is_cut(bench: KeeperBench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.timing = replace(TIMING, drain_s=0.01)
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.running_requests = 2
+    bench.keeper.retire()
+    await bench.running
+    assert "ends with 2 answers cut" in caplog.text
+
+
+async def test_an_engine_is_quiet_when_it_has_been_for_a_while(bench: KeeperBench) -> None:
+    bench.timing = replace(TIMING, quiet_s=0.05)
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.keeper.retire()
+    await bench.reach(EngineState.DRAINING)
+    bench.running_requests = 1  # a relay that had not heard of it yet
+    await asyncio.sleep(0.1)
+    assert bench.keeper.status.state is EngineState.DRAINING
+    bench.running_requests = 0
+    await bench.running
+
+
+async def test_one_that_is_wanted_again_while_it_drains_goes_on(bench: KeeperBench) -> None:
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.running_requests = 1
+    bench.keeper.rest()
+    await bench.reach(EngineState.DRAINING)
+    bench.keeper.wake()
+    await bench.reach(EngineState.READY)
+    bench.running_requests = 0
+    await asyncio.sleep(0.01)
+    assert (bench.keeper.status.state, len(bench.spawner.processes)) == (EngineState.READY, 1)
+
+
+async def test_stopping_does_not_wait_for_a_drain(bench: KeeperBench) -> None:
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.running_requests = 1
+    bench.keeper.retire()
+    await bench.reach(EngineState.DRAINING)
+    bench.keeper.stop()
+    await bench.running
+    assert bench.spawner.processes[0].signals == ["term", "kill"]
