@@ -31,6 +31,7 @@ from gateway.proxy.forward import Forwarder
 from gateway.proxy.head_memo import HeadMemo
 from gateway.proxy.shortcut import Shortcut
 from gateway.proxy.upstream import Upstream
+from gateway.proxy.waiting import WaitingRoom
 from gateway.telemetry.ledger import RequestLedger
 from gateway.telemetry.metrics import RelayCounts
 from gateway.traffic.routes import ModelRoute, RouteBoard, Routes, VersionRoute
@@ -79,7 +80,9 @@ class Fuzzer:
         version = VersionRoute("v1", (replica,))
         model = ModelRoute("m", {"v1": version}, Split.from_weights("m", {"v1": 1.0}), ("header:x-session-id",))
         self.upstream = Upstream(first_byte_timeout_s=2.0, idle_timeout_s=2.0)
-        self.forwarder = Forwarder(RouteBoard(Routes({"m": model})), self.upstream)
+        self.forwarder = Forwarder(
+            RouteBoard(Routes({"m": model})), self.upstream, WaitingRoom(lambda model, version: None, 5)
+        )
         self.lane = Lane(self.forwarder, RequestLedger(None, RelayCounts()), None, max_body_bytes=200_000)
         self._count_short_ways()
 

@@ -19,9 +19,10 @@ from gateway.api.heads import MAX_HEAD_BYTES, HeadReader, find_endpoint, head_to
 from gateway.errors import BadRequest, BodyTooSlow, GatewayError, Headers, OperatorFault, render
 from gateway.proxy.call import Call
 from gateway.proxy.endpoints import Endpoint
-from gateway.proxy.forward import Forwarder, Passage, placement_lines
+from gateway.proxy.forward import Forwarder, placement_lines
 from gateway.proxy.headers import request_id, trace_lines, write_lines
 from gateway.proxy.pieces import write_pieces
+from gateway.proxy.waiting import Sent
 from gateway.telemetry.ledger import RequestLedger
 from gateway.telemetry.requests import RequestRecord
 
@@ -78,7 +79,7 @@ class LaneProtocol(HttpToolsProtocol):
         self._call: Call | None = None
         self._whole_call: Call | None = None
         self._body = bytearray()  # grows in place: pieces joined at the end would need twice the memory
-        self._passage: Passage | None = None
+        self._passage: Sent | None = None
         self._is_chunked = self._is_lasting = False
 
     # What asyncio calls.

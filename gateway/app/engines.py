@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gateway.control.admission import admit
 from gateway.control.plan import Planner
-from gateway.control.serving import Serving, VersionKey
+from gateway.control.serving import Serving
 from gateway.engines.device import has_cuda
 from gateway.engines.diagnosis import explain_exit
 from gateway.engines.engine import EngineSpec, EngineStatus
@@ -15,14 +15,13 @@ from gateway.engines.machine import Machine
 from gateway.engines.process import DirectSpawner, ForkSpawner
 from gateway.engines.remote import RemoteProbe, RemoteSpec
 from gateway.engines.supervisor import Supervisor
-from gateway.engines.tools import EngineProbe, KeeperTiming, KeeperTools
+from gateway.engines.tools import EngineProbe, KeeperTiming, KeeperTools, Traffic
+from gateway.fleet.replica import VersionKey
 from gateway.settings import Settings
 
 
-def build_supervisor(
-    settings: Settings, on_change: Callable[[EngineStatus], None], count_running: Callable[[str], int]
-) -> Supervisor:
-    """A supervisor that keeps nothing yet. `count_running` knows the requests under way at an engine's address."""
+def build_supervisor(settings: Settings, on_change: Callable[[EngineStatus], None], traffic: Traffic) -> Supervisor:
+    """A supervisor that keeps nothing yet."""
     can_fork = settings.engines.fork != "never" and not has_cuda()
     tools = KeeperTools(
         spawner=DirectSpawner(),
@@ -33,7 +32,7 @@ def build_supervisor(
         slots=asyncio.Semaphore(max(1, (os.cpu_count() or 1) // 2)),
         turns=asyncio.Lock(),
         on_change=on_change,
-        count_running=count_running,
+        traffic=traffic,
     )
     timing = KeeperTiming(start_timeout_s=settings.engines.start_timeout_s)
     return Supervisor(tools, timing, _make_remote_probe)

@@ -13,6 +13,7 @@ from gateway.api.openai import build_public_app
 from gateway.app.ports import Server, serve_on
 from gateway.proxy.forward import Forwarder
 from gateway.proxy.upstream import Upstream
+from gateway.proxy.waiting import Demand, WaitingRoom
 from gateway.settings import Settings
 from gateway.tasks import TaskSet
 from gateway.telemetry.ledger import RequestLedger
@@ -31,19 +32,25 @@ _MOST_KEPT_BYTES = 64 * 2**20
 
 
 class PublicPort:
-    """A relay's inside. It counts in `counts`, and places requests by the snapshots on `board`."""
+    """A relay's inside. It counts in `counts`, and places requests by the snapshots on `board`.
+
+    It tells by `demand` which versions are asked for while they sleep.
+    """
 
     @classmethod
-    def build(cls, settings: Settings, board: RouteBoard, counts: RelayCounts) -> "PublicPort | None":
+    def build(cls, settings: Settings, board: RouteBoard, counts: RelayCounts, demand: Demand) -> "PublicPort | None":
         """None, with the reason logged, when the request log cannot be opened."""
         server = settings.server
         try:
-            return cls(settings, board, counts, RequestLog(server.access_log_path) if server.access_log else None)
+            log = RequestLog(server.access_log_path) if server.access_log else None
+            return cls(settings, board, counts, demand, log)
         except OSError as error:
             logger.error("server.access_log_path cannot be written: %s", error)  # noqa: TRY400 - a sentence is enough
             return None
 
-    def __init__(self, settings: Settings, board: RouteBoard, counts: RelayCounts, log: RequestLog | None) -> None:
+    def __init__(
+        self, settings: Settings, board: RouteBoard, counts: RelayCounts, demand: Demand, log: RequestLog | None
+    ) -> None:
         server = settings.server
         self._log = log
         self._counts = counts
@@ -51,7 +58,7 @@ class PublicPort:
         self._upstream = Upstream(
             first_byte_timeout_s=server.first_byte_timeout_s, idle_timeout_s=server.idle_timeout_s
         )
-        self.forwarder = Forwarder(board, self._upstream)
+        self.forwarder = Forwarder(board, self._upstream, WaitingRoom(demand, server.first_byte_timeout_s))
         keys = _build_key_ring(settings)
         lane = Lane(self.forwarder, self._ledger, keys, max_body_bytes=server.max_body_bytes)
         self._app = build_public_app(board, keys)
@@ -67,10 +74,18 @@ class PublicPort:
         self._ledger.tell()
         return self._counts
 
+    def count_running(self, address: str) -> int:
+        """Requests under way at an engine."""
+        return self.forwarder.running.get(address, 0)
+
+    def count_ended(self, model: str, version: str) -> int:
+        """Requests to a version that have ended."""
+        return self._counts.count_ended(model, version)
+
     async def drain(self, grace_s: float, hurry: asyncio.Event) -> None:
         """New requests get 503, running answers may finish within the grace time; `hurry` ends the wait."""
         forwarder = self.forwarder
-        forwarder.is_draining = True
+        forwarder.drain()
         logger.info("draining: %d answers under way, up to %g s", forwarder.running_count, grace_s)
         try:
             async with asyncio.timeout(grace_s):

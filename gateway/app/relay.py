@@ -12,7 +12,7 @@ from gateway.app.public_port import PublicPort, settle_memory
 from gateway.app.running import run_child
 from gateway.processes.channel import Channel
 from gateway.processes.joining import join
-from gateway.processes.messages import AnyMessage, Ask, Hurry, NewRoutes, Report, Up
+from gateway.processes.messages import AnyMessage, Ask, Demand, Hurry, NewRoutes, Report, Up
 from gateway.settings import Settings
 from gateway.tasks import TaskSet
 from gateway.traffic.routes import RouteBoard
@@ -39,7 +39,9 @@ class Relay:
         if welcome.routes.models and not self._routed.is_set():  # else newer ones have come already
             self._board.publish(welcome.routes)
             self._routed.set()
-        public = PublicPort.build(settings, self._board, welcome.counts)
+        public = PublicPort.build(
+            settings, self._board, welcome.counts, lambda model, version: channel.send(Demand(model, version))
+        )
         if public is None:
             return 1
         await self._routed.wait()  # without routes a client would hear that its model does not exist

@@ -37,9 +37,6 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
     admin_sockets = bind(admin.host, admin.port)
     if not public_sockets or not admin_sockets:
         return 1
-    supervisor = build_supervisor(
-        settings, lambda status: hub.tell_engines(), lambda address: hub.count_running(address)
-    )
     level = logging.getLevelName(logging.getLogger().level)
 
     def spec(name: str, module: str, listeners: list[socket.socket]) -> ChildSpec:
@@ -61,12 +58,14 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
         lambda: Engines(supervisor.statuses(), supervisor.replicas()),
         lambda dumped: staffing.keep(Serving.load(dumped)),
         set_adapter,
+        lambda model, version: supervisor.wake(model, version),
         _dump_all(settings),
         serving.dump(),
         settings.model_dump_json(include={"server", "auth"}).encode(),
         partial(Child, control, ChildTiming()),
         [partial(Child, spec, ChildTiming()) for spec in relays],
     )
+    supervisor = build_supervisor(settings, lambda status: hub.tell_engines(), hub)
     tasks = TaskSet()
     with runtime_dir(settings) as folder:
         staffing = Staffing(supervisor, settings, folder)

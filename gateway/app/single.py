@@ -29,12 +29,10 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
     if not public_sockets or not admin_sockets:
         return 1
     board = RouteBoard()
-    public = PublicPort.build(settings, board, RelayCounts())
+    public = PublicPort.build(settings, board, RelayCounts(), lambda model, version: supervisor.wake(model, version))
     if public is None:
         return 1
-    supervisor = build_supervisor(
-        settings, lambda status: control.note(), lambda address: public.forwarder.running.get(address, 0)
-    )
+    supervisor = build_supervisor(settings, lambda status: control.note(), public)
     serving = Serving(settings.models)
 
     async def read_metrics() -> bytes:

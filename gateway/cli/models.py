@@ -18,9 +18,9 @@ from gateway.settings import AdminSettings
 
 _STYLES = {
     "ready": "green", "failed": "bold red", "starting": "yellow", "warming": "yellow", "draining": "magenta",
-    "stopped": "dim",
+    "asleep": "dim", "stopped": "dim",
 }  # fmt: skip
-_SETTLED = ("ready", "failed", "stopped")
+_SETTLED = ("ready", "asleep", "failed", "stopped")
 
 
 class AdminFailed(Exception):
@@ -94,6 +94,8 @@ def _detail(engine: dict[str, Any], version: dict[str, Any], *, has_bars: bool) 
         again = engine["next_try_at"]
         wait = f" (next try in {max(0, again - time.time()):.0f} s)" if again else ""
         return Text(f"{engine['reason']}{wait}", "red")
+    if engine["state"] == "asleep":
+        return Text("the next request starts it")
     if has_bars and engine["progress"] is not None:
         row = Table.grid(padding=(0, 1))
         row.add_row(ProgressBar(total=1.0, completed=engine["progress"], width=20), Text(engine["phase"]))

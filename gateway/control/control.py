@@ -20,6 +20,9 @@ from gateway.traffic.split import Split
 
 logger = logging.getLogger(__name__)
 
+_WAKEABLE = (EngineState.ASLEEP, EngineState.STARTING, EngineState.WARMING, EngineState.DRAINING)
+"""Where an engine that may sleep is when requests are better held than refused."""
+
 _adapter_name = TypeAdapter[str](PartName)
 
 
@@ -198,6 +201,7 @@ class Control:
                 system_prompt=read_system_prompt(version),
                 state=own[0].state if own else "not started",
                 routing=version.routing,
+                can_wake=version.sleep_after_s is not None and any(one.state in _WAKEABLE for one in own),
                 max_model_len=next((status.max_model_len for status in own if status.max_model_len), None),
             )
         split = Split.from_weights(model.name, _effective_weights(model, versions))
@@ -205,8 +209,8 @@ class Control:
 
 
 def _effective_weights(model: ModelSettings, versions: Mapping[str, VersionRoute]) -> dict[str, float]:
-    """The split over versions that can answer: one without a ready engine gives its share to the others."""
-    ready = {name: weight for name, weight in model.split.items() if versions[name].replicas}
+    """The split over versions that can answer: one without an engine that is ready or can wake gives its share away."""
+    ready = {name: weight for name, weight in model.split.items() if versions[name].replicas or versions[name].can_wake}
     total = sum(ready.values())
     return {name: weight / total for name, weight in ready.items()} if total > 0 else model.split
 

@@ -58,7 +58,7 @@ class Planner:
                 yield _plan_simulated(model, version, index, socket, self._drain_grace_s, tuple(adapters.items()))
             else:
                 request = self._request(model, version, index, adapters, socket)
-                yield _plan_vllm(make_room(request), self._machine, _plan_smoke(model, version))
+                yield _plan_vllm(make_room(request), self._machine, _plan_smoke(model, version), version.sleep_after_s)
 
     def _request(
         self, model: ModelSettings, version: VersionSettings, index: int, adapters: dict[str, Path], socket: Path
@@ -118,9 +118,11 @@ def _locate_draft(speculative: dict[str, Any] | None) -> dict[str, Any] | None:
     return speculative | {"model": str(_locate(draft))}
 
 
-def _plan_vllm(request: EngineRequest, machine: Machine, smoke: tuple[SmokePrompt, ...]) -> EngineSpec:
+def _plan_vllm(
+    request: EngineRequest, machine: Machine, smoke: tuple[SmokePrompt, ...], sleep_after_s: float | None
+) -> EngineSpec:
     def remake(adapters: Adapters) -> EngineSpec:
-        return _plan_vllm(mount(request, dict(adapters)), machine, smoke)
+        return _plan_vllm(mount(request, dict(adapters)), machine, smoke, sleep_after_s)
 
     return EngineSpec(
         name=f"{request.model}:{request.version}#{request.index}",
@@ -136,6 +138,7 @@ def _plan_vllm(request: EngineRequest, machine: Machine, smoke: tuple[SmokePromp
         draft=find_draft(request),
         adapters=tuple(request.adapters.items()),
         smoke=smoke,
+        sleep_after_s=sleep_after_s,
         remake=remake,
     )
 
@@ -165,5 +168,6 @@ def _plan_simulated(
         served_name=model.name,
         adapters=adapters,
         smoke=_plan_smoke(model, version),
+        sleep_after_s=version.sleep_after_s,
         remake=remake,
     )

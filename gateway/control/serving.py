@@ -9,10 +9,8 @@ from dataclasses import dataclass, field, replace
 from pydantic import TypeAdapter
 
 from gateway.errors import BadRequest, Conflict, UnknownModel
+from gateway.fleet.replica import VersionKey
 from gateway.settings import ModelSettings, VersionSettings, normalise_split
-
-VersionKey = tuple[str, str]
-"""A model and one of its versions."""
 
 _Dumped = TypeAdapter[tuple[tuple[ModelSettings, ...], list[tuple[str, str, str]]]](
     tuple[tuple[ModelSettings, ...], list[tuple[str, str, str]]]

@@ -60,7 +60,8 @@ class EngineSpec:
     `build_launch` may raise ValueError with a sentence for people. `checkpoint` and `adapters` are looked at before
     anything is started; None means there is nothing to look at. Code in the checkpoint's folder keeps it from being
     served unless the settings say that it `trusts_code`. `draft` is the model that guesses ahead. An engine that does
-    not answer each prompt of `smoke` as expected is never ready. `remake` gives the same engine with other adapters; it
+    not answer each prompt of `smoke` as expected is never ready. It may sleep when its version had no request for
+    `sleep_after_s`. `remake` gives the same engine with other adapters; it
     raises MountRefused where the engine was not started for such.
     """
 
@@ -77,6 +78,7 @@ class EngineSpec:
     trusts_code: bool = False
     draft: Path | None = None
     smoke: tuple[SmokePrompt, ...] = ()
+    sleep_after_s: float | None = None
     remake: Callable[[Adapters], "EngineSpec"] | None = None
 
     @property

@@ -266,7 +266,7 @@ class EngineLife:
         address = self._mounts.spec.address
         quiet_since_s = began_s = time.monotonic()
         while True:
-            now_s, running = time.monotonic(), self._tools.count_running(address)
+            now_s, running = time.monotonic(), self._tools.traffic.count_running(address)
             if running:
                 quiet_since_s = now_s
             elif now_s - quiet_since_s >= self._timing.quiet_s:

@@ -20,10 +20,11 @@ from gateway.engines.engine import (
     find_public_id,
     write_public_id,
 )
+from gateway.engines.idleness import Idleness
 from gateway.engines.keeper import EngineKeeper
 from gateway.engines.remote import RemoteProbe, RemoteSpec, RemoteTiming, RemoteWatch
 from gateway.engines.tools import KeeperTiming, KeeperTools
-from gateway.fleet.replica import Replica
+from gateway.fleet.replica import Replica, VersionKey
 from gateway.tasks import TaskSet
 
 
@@ -38,6 +39,8 @@ class Supervisor:
         self._make_remote_probe = make_remote_probe
         self._keepers: dict[str, EngineKeeper | RemoteWatch] = {}
         self._tasks = TaskSet()
+        self._clock = TaskSet()
+        self._idleness = Idleness()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._unloading = TaskSet()
         self._unload_at: dict[str, float] = {}
@@ -46,6 +49,8 @@ class Supervisor:
 
     def start(self, specs: Iterable[EngineSpec | RemoteSpec]) -> None:
         """Begin keeping the engines given; returns at once."""
+        if not len(self._clock):
+            self._clock.start(self._let_rest(), "let engines sleep")
         for spec in specs:
             keeper: EngineKeeper | RemoteWatch
             if isinstance(spec, RemoteSpec):
@@ -75,8 +80,28 @@ class Supervisor:
 
     def wake(self, model: str, version: str) -> None:
         """Start the engines of a version that sleep, or were going to."""
+        self._idleness.forget((model, version))
         for keeper in self._find_keepers(model, version):
             keeper.wake()
+
+    async def _let_rest(self) -> None:
+        """Let versions sleep that may, and that nobody has asked for long enough."""
+        while True:
+            await asyncio.sleep(self._timing.idle_every_s)
+            sleepy = {(one.spec.model, one.spec.version): one.spec.sleep_after_s for one in self._own_keepers()}
+            for version, sleep_after_s in sleepy.items():
+                if sleep_after_s is not None and self._find_idle_s(version) >= sleep_after_s:
+                    self.rest(*version)
+
+    def _find_idle_s(self, version: VersionKey) -> float:
+        """How long a version has been ready without a request; 0 while one of its engines is not ready."""
+        keepers, traffic = self._find_keepers(*version), self._tools.traffic
+        if any(keeper.status.state is not EngineState.READY for keeper in keepers):
+            self._idleness.forget(version)
+            return 0.0
+        running = sum(traffic.count_running(keeper.spec.address) for keeper in keepers)
+        ended = traffic.count_ended(*version)
+        return self._idleness.note(version, ended=ended, running=running, now_s=time.monotonic())
 
     async def set_adapter(self, model: str, version: str, adapter: str, folder: Path | None) -> None:
         """Mount an adapter on every engine of a version, in the place of one with its name; or with None take it away.
@@ -163,12 +188,12 @@ class Supervisor:
                 with contextlib.suppress(ProbeFailed):
                     await keeper.mounts.unmount(name)
 
+    def _own_keepers(self) -> list[EngineKeeper]:
+        return [keeper for keeper in self._keepers.values() if isinstance(keeper, EngineKeeper)]
+
     def _find_keepers(self, model: str, version: str) -> list[EngineKeeper]:
-        return [
-            keeper
-            for keeper in self._keepers.values()
-            if isinstance(keeper, EngineKeeper) and (keeper.spec.model, keeper.spec.version) == (model, version)
-        ]
+        own = self._own_keepers()
+        return [keeper for keeper in own if (keeper.spec.model, keeper.spec.version) == (model, version)]
 
     def statuses(self) -> list[EngineStatus]:
         """The status of every engine, in the order they were started."""
@@ -199,6 +224,7 @@ class Supervisor:
 
     async def close(self) -> None:
         """Stop every engine, all at once, and wait until no process is left."""
+        await self._clock.close()
         await self._unloading.close()
         for keeper in self._keepers.values():
             keeper.stop()

@@ -20,6 +20,13 @@ class EngineProbe(MountProbe, Protocol):
     ) -> None: ...
 
 
+class Traffic(Protocol):
+    """What relays know of requests."""
+
+    def count_running(self, address: str) -> int: ...
+    def count_ended(self, model: str, version: str) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class KeeperTiming:
     """Seconds and counts a keeper lives by.
@@ -36,6 +43,7 @@ class KeeperTiming:
     quiet_s: float = 2.0
     stop_grace_s: float = 8.0
     last_words_s: float = 3.0
+    idle_every_s: float = 1.0
     unload_after_s: float = 60.0
     mount_timeout_s: float = 100.0
     first_pause_s: float = 1.0
@@ -49,7 +57,7 @@ class KeeperTools:
 
     `admit` looks at a spec's files and may block; engines that can be forked go to `fork_spawner`, where there is one;
     `explain` turns last lines and an exit code into a sentence; `slots` bounds how many engines load at once; `turns`
-    keeps them in the order in which they were asked for; `count_running` knows the requests under way at an address.
+    keeps them in the order in which they were asked for; `traffic` knows the requests under way at an address.
     """
 
     spawner: Spawner
@@ -60,4 +68,4 @@ class KeeperTools:
     slots: asyncio.Semaphore
     turns: asyncio.Lock
     on_change: Callable[[EngineStatus], None]
-    count_running: Callable[[str], int]
+    traffic: Traffic

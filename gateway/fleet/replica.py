@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+VersionKey = tuple[str, str]
+"""A model and one of its versions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Replica:

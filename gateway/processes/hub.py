@@ -16,6 +16,7 @@ from gateway.processes.messages import (
     AdapterSet,
     AnyMessage,
     Ask,
+    Demand,
     Engines,
     Hurry,
     Keep,
@@ -54,7 +55,7 @@ MakeProcess = Callable[[Callable[[], Welcome], Callable[[AnyMessage], None]], Ke
 class Hub:
     """Control and the relays of one gateway. `engines` gives the engines as they are; settings and `serving` are JSON.
 
-    `keep` and `set_adapter` do what control asks of them; the latter says why if it refuses.
+    `keep` and `set_adapter` do what control asks of them, `wake` what relays ask; `set_adapter` says why if it refuses.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Hub:
         engines: Callable[[], Engines],
         keep: Callable[[bytes], None],
         set_adapter: Callable[[SetAdapter], Awaitable[str | None]],
+        wake: Callable[[str, str], None],
         control_settings: bytes,
         serving: bytes,
         relay_settings: bytes,
@@ -72,6 +74,7 @@ class Hub:
         self._keep = keep
         self._serving = serving
         self._set_adapter = set_adapter
+        self._wake = wake
         started = int(time.time())
         self._relay_settings = relay_settings
         self._routes = Routes()
@@ -99,6 +102,10 @@ class Hub:
     def count_running(self, address: str) -> int:
         """Requests under way at an engine, as all relays have reported last: each says so every second."""
         return sum(report.running.get(address, 0) for report in self._reports if report is not None)
+
+    def count_ended(self, model: str, version: str) -> int:
+        """Requests to a version that have ended, as all relays have reported last."""
+        return sum(report.counts.count_ended(model, version) for report in self._reports if report is not None)
 
     async def drain(self, grace_s: float, hurry: asyncio.Event) -> None:
         """Let every relay finish its answers and end. `hurry` ends the grace time early; nobody outlives its end."""
@@ -167,6 +174,9 @@ class Hub:
                 self._asked[number].discard(slot)
                 if not self._asked[number]:
                     self._answer(number)
+
+        elif isinstance(message, Demand):
+            self._wake(message.model, message.version)
 
     def _answer(self, number: int) -> None:
         """Tell control what the relays have reported. One that is silent counts with what it said last."""

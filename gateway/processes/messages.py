@@ -82,6 +82,13 @@ class NewRoutes(Message, frozen=True):
     published_s: float
 
 
+class Demand(Message, frozen=True):
+    """A relay to main: requests wait for a version whose engines sleep."""
+
+    model: str
+    version: str
+
+
 class Report(Message, frozen=True):
     """A relay to main, each second and when asked.
 
@@ -115,6 +122,8 @@ class Reports(Message, frozen=True):
     relays: list[RelayState] = []
 
 
-AnyMessage = (
-    Welcome | Up | Hurry | Alive | Engines | Keep | NewRoutes | Report | Ask | Reports | SetAdapter | AdapterSet
-)
+_FromMain = Welcome | Engines | AdapterSet | Reports | Hurry
+_FromControl = Up | Alive | Keep | NewRoutes | Ask | SetAdapter
+_FromRelays = Demand | Report
+
+AnyMessage = _FromMain | _FromControl | _FromRelays

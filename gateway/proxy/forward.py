@@ -23,6 +23,7 @@ from gateway.proxy.pieces import Piece
 from gateway.proxy.shortcut import Shortcut
 from gateway.proxy.sse import EventStream, Renaming, Usage, error_event, read_usage
 from gateway.proxy.upstream import Upstream, write_head
+from gateway.proxy.waiting import Sent, WaitingRoom
 from gateway.routing.facts import Facts
 from gateway.routing.policy import POLICIES
 from gateway.telemetry.requests import RequestRecord
@@ -35,9 +36,11 @@ class Forwarder:
     While `is_draining` is set no new call is taken.
     """
 
-    def __init__(self, board: RouteBoard, upstream: Upstream) -> None:
+    def __init__(self, board: RouteBoard, upstream: Upstream, waiting: WaitingRoom) -> None:
         self._board = board
         self._upstream = upstream
+        self._waiting = waiting
+        board.on_publish = waiting.look_again
         self.running: dict[str, int] = {}
         self.is_draining = False
         self._turns: dict[tuple[str, str], int] = {}
@@ -47,18 +50,23 @@ class Forwarder:
         """Requests under way."""
         return sum(self.running.values())
 
-    def forward(self, call: Call, client: Client) -> "Passage":
-        """Send `call` on its way; its answer comes through `client`, later.
+    def drain(self) -> None:
+        """Take no request any more, and let none wait."""
+        self.is_draining = True
+        self._waiting.close(_refuse_for_drain)
+
+    def forward(self, call: Call, client: Client) -> Sent:
+        """Send `call` on its way; its answer comes through `client`, later. One whose engines sleep waits for them.
 
         Raises GatewayError, with nothing sent and nothing to settle, for a request that cannot be placed.
         """
         if self.is_draining:
-            raise Draining(
-                "This gateway is shutting down: send the request to another one, or again shortly.", retry_after_s=5
-            )
+            raise _refuse_for_drain()
         routes = self._board.routes
         fields = request_body.parse_fields(call.body)
         target, sticky_key = self._place(call, fields, routes)
+        if target.version.can_wake and not target.version.replicas:
+            return self._waiting.hold(call, client, (target.model.name, target.version.name), self.forward)
         replica = self._choose(target, fields, sticky_key)
         hides_usage = not request_body.wants_usage(fields)
         engine_name = target.engine_name(replica)
@@ -122,6 +130,11 @@ class Forwarder:
         prefix = read_beginning(fields) if version.routing == "prefix_affinity" else b""
         facts = Facts(luck=random.random(), turn=turn, session=sticky_key, prefix=prefix)  # noqa: S311 - a lot
         return POLICIES[version.routing](version.replicas, self.running, facts)
+
+
+def _refuse_for_drain() -> Draining:
+    message = "This gateway is shutting down: send the request to another one, or again shortly."
+    return Draining(message, retry_after_s=5)
 
 
 @cache

@@ -37,7 +37,7 @@ NOT_YET: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 )
 """What the contract names and this release lacks. Delete the row with the change that brings it."""
 
-_FOR_OWN_ENGINES = ("adapters", "engine_args", "speculative", "smoke", "replicas", "env")
+_FOR_OWN_ENGINES = ("adapters", "engine_args", "speculative", "smoke", "replicas", "sleep_after_s", "env")
 
 
 def find_problems(data: Mapping[str, Any]) -> Iterator[Finding]:

@@ -234,6 +234,10 @@ class VersionSettings(Section):
         default=(), description="Questions that each of its engines must answer rightly before it is ready."
     )
     replicas: int = Field(default=1, ge=1, description="Engines that serve this version.")
+    sleep_after_s: Seconds | None = Field(
+        default=None,
+        description="End its engines after this long without a request. The next request starts them again, and waits.",
+    )
     routing: Literal["least_loaded", "prefix_affinity", "session_affinity", "round_robin"] = Field(
         default="least_loaded",
         description="How one of several engines is chosen: `least_loaded` of two drawn by lot, `prefix_affinity` (a "

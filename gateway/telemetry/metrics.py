@@ -82,6 +82,11 @@ class RelayCounts(msgspec.Struct):
             target.tokens_in += record.tokens_in or 0
             target.tokens_out += record.tokens_out or 0
 
+    def count_ended(self, model: str, version: str) -> int:
+        """Requests to a version that have ended."""
+        target = self.targets.get((model, version))
+        return 0 if target is None else sum(target.statuses.values())
+
     def add(self, other: "RelayCounts") -> None:
         """Count what another relay has counted."""
         for key, target in other.targets.items():

@@ -4,7 +4,7 @@ Control builds a new `Routes` for every change and puts it on the `RouteBoard`; 
 request and never change it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ class VersionRoute:
 
     `adapters` are the version's, with the engines' name for each. `defaults` are request fields filled in where the
     client is silent, values as raw JSON. `state` says, for people, why there are no replicas when there are none.
-    `routing` names the policy that chooses among them.
+    `routing` names the policy that chooses among them. If it `can_wake`, requests wait while there are no replicas.
     """
 
     name: str
@@ -30,6 +30,7 @@ class VersionRoute:
     state: str = "starting"
     max_model_len: int | None = None
     routing: str = "least_loaded"
+    can_wake: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +109,13 @@ class Routes:
 
 
 class RouteBoard:
-    """Holds the current snapshot. One writer: control."""
+    """Holds the current snapshot. One writer: control. `on_publish` is told of each new one."""
 
     def __init__(self, routes: Routes | None = None) -> None:
         self.routes = routes or Routes()
+        self.on_publish: Callable[[Routes], None] = lambda routes: None
 
     def publish(self, routes: Routes) -> None:
         """Replace the snapshot; requests already placed keep the one they read."""
         self.routes = routes
+        self.on_publish(routes)

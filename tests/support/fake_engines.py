@@ -66,6 +66,20 @@ class FakeSpawner:
         self.is_closed = True
 
 
+class FakeTraffic:
+    """Requests as relays would tell of them; the same for every engine and version."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.ended = 0
+
+    def count_running(self, address: str) -> int:
+        return self.running
+
+    def count_ended(self, model: str, version: str) -> int:
+        return self.ended
+
+
 class FakeProbe:
     """An engine's answers: `healthy` is what /health says, `fault` what the first token meets.
 

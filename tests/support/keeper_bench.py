@@ -7,7 +7,7 @@ from gateway.engines.engine import Admission, EngineSpec, EngineState, EngineSta
 from gateway.engines.keeper import EngineKeeper
 from gateway.engines.tools import KeeperTiming, KeeperTools
 from gateway.tasks import TaskSet
-from tests.support.fake_engines import FakeProbe, FakeSpawner, until
+from tests.support.fake_engines import FakeProbe, FakeSpawner, FakeTraffic, until
 
 TIMING = KeeperTiming(
     start_timeout_s=5,
@@ -33,7 +33,7 @@ class KeeperBench:
         self.history: list[EngineStatus] = []
         self.spec = spec
         self.timing = TIMING
-        self.running_requests = 0
+        self.traffic = FakeTraffic()
         self.tasks = TaskSet()
 
     def start(self) -> EngineKeeper:
@@ -46,7 +46,7 @@ class KeeperBench:
             slots=asyncio.Semaphore(1),
             turns=asyncio.Lock(),
             on_change=self.history.append,
-            count_running=lambda address: self.running_requests,
+            traffic=self.traffic,
         )
         self.keeper = EngineKeeper(self.spec, tools, self.timing)
         self.running = self.tasks.start(self.keeper.run(), "keeper")

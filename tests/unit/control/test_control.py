@@ -15,7 +15,7 @@ from gateway.engines.tools import KeeperTiming, KeeperTools
 from gateway.errors import BadRequest, Conflict, UnknownModel
 from gateway.settings import ModelSettings
 from gateway.traffic.routes import RouteBoard, Routes
-from tests.support.fake_engines import FakeProbe, FakeSpawner, engine_spec, remakeable, remote_spec, until
+from tests.support.fake_engines import FakeProbe, FakeSpawner, FakeTraffic, engine_spec, remakeable, remote_spec, until
 
 SERVING = Serving(
     (
@@ -41,7 +41,7 @@ class Bench:
         tools = KeeperTools(
             spawner=self.spawner, fork_spawner=None, make_probe=lambda spec: FakeProbe(),
             admit=lambda spec: Admission("no such folder" if spec.version == "v2" else None),
-            explain=lambda lines, code: f"it ended with {code}", slots=asyncio.Semaphore(2), turns=asyncio.Lock(), on_change=lambda status: self.control.note(), count_running=lambda address: 0,
+            explain=lambda lines, code: f"it ended with {code}", slots=asyncio.Semaphore(2), turns=asyncio.Lock(), on_change=lambda status: self.control.note(), traffic=FakeTraffic(),
         )  # fmt: skip
         timing = KeeperTiming(poll_s=0, quiet_s=0, stop_grace_s=0.01, first_pause_s=60)
         self.remote = FakeProbe()
@@ -85,6 +85,23 @@ async def test_a_version_without_an_engine_gives_its_share_to_the_others(tmp_pat
     assert chosen() == {"v1", "v2"}
     await bench.come_up()
     assert chosen() == {"v1"}
+    await bench.supervisor.close()
+
+
+async def test_a_version_that_sleeps_keeps_its_share_and_requests_wait(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    models = SERVING.models[0].model_dump()
+    models["versions"][0]["sleep_after_s"] = 60
+    bench.control = Control(
+        Serving((ModelSettings.model_validate(models),)), bench.supervisor, bench.kept.append, bench.board.publish
+    )
+    await bench.come_up()
+    bench.supervisor.rest("shapes", "v1")
+    await until(lambda: bench.board.routes.models["shapes"].versions["v1"].state == "asleep")
+    model = bench.board.routes.models["shapes"]
+    assert model.versions["v1"].can_wake
+    assert {model.split.choose(f"user={number}".encode()) for number in range(50)} == {"v1"}
+    assert not model.versions["v2"].can_wake, "it has failed"
     await bench.supervisor.close()
 
 

@@ -152,7 +152,7 @@ async def test_one_that_dies_while_it_drains_is_no_failure(
 ) -> None:
     bench.start()
     await bench.reach(EngineState.READY)
-    bench.running_requests = 1
+    bench.traffic.running = 1
     bench.keeper.rest()
     await bench.reach(EngineState.DRAINING)
     bench.spawner.processes[0].end(0)

@@ -194,12 +194,12 @@ async def test_stopping_does_not_wait_for_a_slow_launch(bench: KeeperBench) -> N
 async def test_a_retired_engine_ends_with_its_last_answer(bench: KeeperBench) -> None:
     bench.start()
     await bench.reach(EngineState.READY)
-    bench.running_requests = 1
+    bench.traffic.running = 1
     bench.keeper.retire()
     await bench.reach(EngineState.DRAINING)
     await asyncio.sleep(0.01)
     assert bench.spawner.processes[0].signals == []
-    bench.running_requests = 0
+    bench.traffic.running = 0
     await bench.running
     assert bench.spawner.processes[0].signals == ["term", "kill"]
     assert bench.keeper.status.state is EngineState.STOPPED
@@ -209,7 +209,7 @@ async def test_an_answer_that_takes_too_long_is_cut(bench: KeeperBench, caplog: 
     bench.timing = replace(TIMING, drain_s=0.01)
     bench.start()
     await bench.reach(EngineState.READY)
-    bench.running_requests = 2
+    bench.traffic.running = 2
     bench.keeper.retire()
     await bench.running
     assert "ends with 2 answers cut" in caplog.text
@@ -221,22 +221,22 @@ async def test_an_engine_is_quiet_when_it_has_been_for_a_while(bench: KeeperBenc
     await bench.reach(EngineState.READY)
     bench.keeper.retire()
     await bench.reach(EngineState.DRAINING)
-    bench.running_requests = 1  # a relay that had not heard of it yet
+    bench.traffic.running = 1  # a relay that had not heard of it yet
     await asyncio.sleep(0.1)
     assert bench.keeper.status.state is EngineState.DRAINING
-    bench.running_requests = 0
+    bench.traffic.running = 0
     await bench.running
 
 
 async def test_one_that_is_wanted_again_while_it_drains_goes_on(bench: KeeperBench) -> None:
     bench.start()
     await bench.reach(EngineState.READY)
-    bench.running_requests = 1
+    bench.traffic.running = 1
     bench.keeper.rest()
     await bench.reach(EngineState.DRAINING)
     bench.keeper.wake()
     await bench.reach(EngineState.READY)
-    bench.running_requests = 0
+    bench.traffic.running = 0
     await asyncio.sleep(0.01)
     assert (bench.keeper.status.state, len(bench.spawner.processes)) == (EngineState.READY, 1)
 
@@ -244,7 +244,7 @@ async def test_one_that_is_wanted_again_while_it_drains_goes_on(bench: KeeperBen
 async def test_stopping_does_not_wait_for_a_drain(bench: KeeperBench) -> None:
     bench.start()
     await bench.reach(EngineState.READY)
-    bench.running_requests = 1
+    bench.traffic.running = 1
     bench.keeper.retire()
     await bench.reach(EngineState.DRAINING)
     bench.keeper.stop()

@@ -9,14 +9,15 @@ from gateway.engines.supervisor import Supervisor
 from gateway.engines.tools import KeeperTiming, KeeperTools
 from gateway.fleet.replica import Replica
 from gateway.tasks import TaskSet
-from tests.support.fake_engines import FakeProbe, FakeSpawner, engine_spec, remakeable, remote_spec, until
+from tests.support.fake_engines import FakeProbe, FakeSpawner, FakeTraffic, engine_spec, remakeable, remote_spec, until
 
 TIMING = KeeperTiming(poll_s=0, quiet_s=0, stop_grace_s=0.01, unload_after_s=0, first_pause_s=60)
 
 
 def supervise(
-    spawner: FakeSpawner, probe: FakeProbe, faults: dict[str, str] | None = None, remote: FakeProbe | None = None
-) -> Supervisor:
+    spawner: FakeSpawner, probe: FakeProbe, faults: dict[str, str] | None = None, remote: FakeProbe | None = None,
+    traffic: FakeTraffic | None = None,
+) -> Supervisor:  # fmt: skip
     tools = KeeperTools(
         spawner=spawner,
         fork_spawner=None,
@@ -28,7 +29,7 @@ def supervise(
         slots=asyncio.Semaphore(1),
         turns=asyncio.Lock(),
         on_change=lambda status: None,
-        count_running=lambda address: 0,
+        traffic=traffic or FakeTraffic(),
     )
     return Supervisor(tools, TIMING, lambda spec: remote or FakeProbe())
 
@@ -134,6 +135,25 @@ async def test_engines_of_a_version_sleep_and_wake(tmp_path: Path) -> None:
     assert (supervisor.is_settled(), supervisor.ready_names()) == (True, ["shapes:v2"])
     supervisor.wake("shapes", "v1")
     await until(lambda: states(supervisor) == [EngineState.READY, EngineState.READY])
+    await supervisor.close()
+
+
+async def test_versions_that_may_sleep_do_so_when_nobody_asks(tmp_path: Path) -> None:
+    traffic = FakeTraffic()
+    supervisor = supervise(FakeSpawner(), FakeProbe(), traffic=traffic)
+    supervisor._timing = replace(TIMING, idle_every_s=0)
+    sleepy = replace(engine_spec(tmp_path, "shapes:v1#0"), sleep_after_s=0.02)
+    supervisor.start([sleepy, engine_spec(tmp_path, "shapes:v2#0")])
+    await until(supervisor.is_settled)
+    for _ in range(10):
+        await asyncio.sleep(0.005)
+        traffic.ended += 1
+    assert states(supervisor)[0] is EngineState.READY
+    traffic.running = 1
+    await asyncio.sleep(0.05)
+    assert states(supervisor)[0] is EngineState.READY
+    traffic.running = 0
+    await until(lambda: states(supervisor) == [EngineState.ASLEEP, EngineState.READY])
     await supervisor.close()
 
 
@@ -251,7 +271,7 @@ class Apart:
             explain=lambda lines, code: "",
             slots=asyncio.Semaphore(2),
             turns=asyncio.Lock(),
-            count_running=lambda address: 0,
+            traffic=FakeTraffic(),
             on_change=lambda status: self.told.append([one.adapters for one in self.supervisor.statuses()]),
         )
         timing = replace(TIMING, first_pause_s=0, unload_after_s=60)

@@ -12,6 +12,7 @@ from gateway.processes.messages import (
     Alive,
     AnyMessage,
     Ask,
+    Demand,
     Engines,
     Hurry,
     Keep,
@@ -89,8 +90,9 @@ class Bench:
 
         makers = [partial(make, can_relay_start)] * relays
         self.kept: list[bytes] = []
+        self.woken: list[tuple[str, str]] = []
         self.hub = Hub(
-            lambda: self.engines, self.kept.append, self.set_adapter, b"all", b"first", b"server", partial(make, True), makers,
+            lambda: self.engines, self.kept.append, self.set_adapter, lambda *version: self.woken.append(version), b"all", b"first", b"server", partial(make, True), makers,
         )  # fmt: skip
         self.control, *self.relays = self.made
 
@@ -138,12 +140,19 @@ async def test_what_is_served_is_kept_and_a_new_control_is_told_of_it() -> None:
     assert bench.control.welcome().serving == b"other"
 
 
+async def test_what_relays_ask_for_is_woken() -> None:
+    bench = Bench()
+    bench.relays[1].say(Demand("m", "v1"))
+    assert bench.woken == [("m", "v1")]
+
+
 async def test_requests_under_way_are_added_up_over_relays() -> None:
     bench = Bench()
     assert bench.hub.count_running("a") == 0
     bench.relays[0].say(report(1, a=2, b=1))
     bench.relays[1].say(report(1, a=1))
     assert bench.hub.count_running("a") == 3
+    assert (bench.hub.count_ended("m", "v1"), bench.hub.count_ended("m", "v2")) == (2, 0)
 
 
 async def test_control_is_welcomed_with_the_engines_as_they_are() -> None:

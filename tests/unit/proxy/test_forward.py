@@ -26,6 +26,7 @@ from gateway.proxy.exchange import AnswerHead
 from gateway.proxy.forward import Forwarder, Passage, placement_lines
 from gateway.proxy.headers import lines_for_engine
 from gateway.proxy.upstream import Upstream
+from gateway.proxy.waiting import WaitingRoom
 from gateway.telemetry.requests import RequestRecord
 from gateway.traffic.routes import ModelRoute, RouteBoard, Routes, VersionRoute
 from gateway.traffic.split import Split
@@ -52,6 +53,10 @@ def routes(
     }
     split = Split.from_weights("shapes", {"v1": 1.0, "v2": 0.0})
     return Routes({"shapes": ModelRoute("shapes", versions, split, sticky_by)})
+
+
+def nobody_waits() -> WaitingRoom:
+    return WaitingRoom(lambda model, version: None, 5)
 
 
 def call(body: Any, *headers: tuple[bytes, bytes], path: str = "/v1/chat/completions") -> Call:
@@ -92,7 +97,7 @@ async def asking(
 ) -> AsyncIterator[Asked]:  # fmt: skip
     async with scripted_engine(folder, scripts) as (engine, address):
         upstream = Upstream(first_byte_timeout_s=5, idle_timeout_s=5)
-        relay = Forwarder(RouteBoard(routes(address, served_name=served_name)), upstream)
+        relay = Forwarder(RouteBoard(routes(address, served_name=served_name)), upstream, nobody_waits())
         try:
             yield Asked(relay, engine, call(body, *headers, path=path), RecordingClient())
         finally:
@@ -145,7 +150,7 @@ class Told:
         takes_chunks: bool = True, **more: Any,
     ) -> None:  # fmt: skip
         self.upstream = FakeUpstream()
-        self.relay = Forwarder(RouteBoard(routes("unix:///e", served_name=served_name)), self.upstream)  # type: ignore[arg-type]
+        self.relay = Forwarder(RouteBoard(routes("unix:///e", served_name=served_name)), self.upstream, nobody_waits())  # type: ignore[arg-type]
         self.client = RecordingClient(on_step, takes_chunks=takes_chunks)
         self.call = call(body or {"model": "shapes", "stream": True}, **more)
         self.record = self.call.record
@@ -161,7 +166,7 @@ class Told:
 
 def refusal(*addresses: str, asked: Call, **more: Any) -> GatewayError:
     upstream = FakeUpstream()
-    relay = Forwarder(RouteBoard(routes(*addresses, **more)), upstream)  # type: ignore[arg-type]
+    relay = Forwarder(RouteBoard(routes(*addresses, **more)), upstream, nobody_waits())  # type: ignore[arg-type]
     client = RecordingClient()
     with pytest.raises(GatewayError) as caught:
         relay.forward(asked, client)
@@ -199,7 +204,9 @@ async def test_the_engine_gets_the_place_in_a_trace(tmp_path: Path) -> None:
         upstream = Upstream(first_byte_timeout_s=5, idle_timeout_s=5)
         traced = call({}, (b"accept", b"*/*"))
         traced.trace_lines = b"traceparent: 00-1\r\n"
-        asked = Asked(Forwarder(RouteBoard(routes(address)), upstream), engine, traced, RecordingClient())
+        asked = Asked(
+            Forwarder(RouteBoard(routes(address)), upstream, nobody_waits()), engine, traced, RecordingClient()
+        )
         await asked.over()
         upstream.close()
     head = engine.requests[0].partition(b"\r\n\r\n")[0]
@@ -267,7 +274,7 @@ async def test_an_answer_cut_in_the_middle_is_an_error_not_half_an_answer(tmp_pa
 
 async def test_an_engine_that_cannot_be_reached_is_an_error(tmp_path: Path) -> None:
     upstream = Upstream(first_byte_timeout_s=5, idle_timeout_s=5)
-    relay = Forwarder(RouteBoard(routes(f"unix://{tmp_path}/nobody.sock")), upstream)
+    relay = Forwarder(RouteBoard(routes(f"unix://{tmp_path}/nobody.sock")), upstream, nobody_waits())
     client = RecordingClient()
     relay.forward(call({"model": "shapes"}), client)
     assert relay.running_count == 1
@@ -529,7 +536,7 @@ async def test_pause_and_resume_reach_the_engine() -> None:
 
 async def test_requests_at_the_same_time_are_counted_one_by_one() -> None:
     upstream = FakeUpstream()
-    relay = Forwarder(RouteBoard(routes("unix:///e")), upstream)  # type: ignore[arg-type]
+    relay = Forwarder(RouteBoard(routes("unix:///e")), upstream, nobody_waits())  # type: ignore[arg-type]
     passages = [relay.forward(call({"model": "shapes"}), RecordingClient()) for _ in range(3)]
     for left, passage in zip((3, 2, 1), passages, strict=True):
         assert relay.running == {"unix:///e": left}
@@ -541,7 +548,7 @@ async def test_requests_at_the_same_time_are_counted_one_by_one() -> None:
 async def test_a_request_that_cannot_be_sent_takes_no_slot() -> None:
     upstream = FakeUpstream()
     upstream.failure = RuntimeError("boom")
-    relay = Forwarder(RouteBoard(routes("unix:///e")), upstream)  # type: ignore[arg-type]
+    relay = Forwarder(RouteBoard(routes("unix:///e")), upstream, nobody_waits())  # type: ignore[arg-type]
     with pytest.raises(RuntimeError):
         relay.forward(call({"model": "shapes"}), RecordingClient())
     assert relay.running == {}
@@ -567,7 +574,7 @@ def test_the_version_header_pins() -> None:
 
 
 def test_draining_takes_nothing_new() -> None:
-    relay = Forwarder(RouteBoard(routes("unix:///e")), FakeUpstream())  # type: ignore[arg-type]
+    relay = Forwarder(RouteBoard(routes("unix:///e")), FakeUpstream(), nobody_waits())  # type: ignore[arg-type]
     relay.is_draining = True
     with pytest.raises(Draining):
         relay.forward(call(b"not even json"), RecordingClient())
@@ -599,7 +606,7 @@ def test_a_request_that_cannot_be_placed_is_refused_with_nothing_sent(body: Any,
 def test_a_sticky_client_keeps_its_replica(sticky_by: str, same: Call, other: Call) -> None:
     board = RouteBoard(routes("unix:///a", "unix:///b", sticky_by=(sticky_by,), routing="session_affinity"))
     upstream = FakeUpstream()
-    relay = Forwarder(board, upstream)  # type: ignore[arg-type]
+    relay = Forwarder(board, upstream, nobody_waits())  # type: ignore[arg-type]
     for _ in range(8):
         again = Call(same.head, same.body, "1.1.1.1", RequestRecord("any", "/", 0.0))
         relay.forward(again, RecordingClient()).hang_up()
@@ -622,7 +629,7 @@ def test_a_sticky_client_keeps_its_replica(sticky_by: str, same: Call, other: Ca
 )
 def test_the_first_source_that_says_something_is_the_sticky_key(sticky_by: tuple[str, ...], key: bytes) -> None:
     board = RouteBoard(routes("unix:///a", sticky_by=sticky_by))
-    relay = Forwarder(board, FakeUpstream())  # type: ignore[arg-type]
+    relay = Forwarder(board, FakeUpstream(), nobody_waits())  # type: ignore[arg-type]
     asked = call({"user": "anna"})
     asked.head = dataclasses.replace(asked.head, caller="team-a")
     assert relay._sticky_key(asked, parse_fields(asked.body), board.routes, "shapes") == key
@@ -631,7 +638,7 @@ def test_the_first_source_that_says_something_is_the_sticky_key(sticky_by: tuple
 def test_new_routes_are_followed_by_the_very_next_request() -> None:
     board = RouteBoard(routes("unix:///a"))
     upstream = FakeUpstream()
-    relay = Forwarder(board, upstream)  # type: ignore[arg-type]
+    relay = Forwarder(board, upstream, nobody_waits())  # type: ignore[arg-type]
     session = (b"x-session-id", b"1")
     for address in ("unix:///a", "unix:///a", "unix:///b", "unix:///a"):
         if upstream.asked and upstream.asked[-1][0] != address:
@@ -643,7 +650,7 @@ def test_new_routes_are_followed_by_the_very_next_request() -> None:
 @pytest.mark.parametrize("routing", ["least_loaded", "round_robin"])
 def test_two_replicas_share_the_work(routing: str) -> None:
     upstream = FakeUpstream()
-    relay = Forwarder(RouteBoard(routes("unix:///a", "unix:///b", routing=routing)), upstream)  # type: ignore[arg-type]
+    relay = Forwarder(RouteBoard(routes("unix:///a", "unix:///b", routing=routing)), upstream, nobody_waits())  # type: ignore[arg-type]
     for _ in range(10):
         relay.forward(call({"model": "shapes"}), RecordingClient())
     assert relay.running == {"unix:///a": 5, "unix:///b": 5}
@@ -652,7 +659,7 @@ def test_two_replicas_share_the_work(routing: str) -> None:
 def test_the_same_beginning_goes_to_the_same_replica() -> None:
     upstream = FakeUpstream()
     board = RouteBoard(routes("unix:///a", "unix:///b", routing="prefix_affinity"))
-    relay = Forwarder(board, upstream)  # type: ignore[arg-type]
+    relay = Forwarder(board, upstream, nobody_waits())  # type: ignore[arg-type]
     turns = [{"role": "user", "content": "What is this?"}]
     for _ in range(6):
         relay.forward(call({"messages": turns}), RecordingClient()).hang_up()

@@ -1,0 +1,85 @@
+"""Engines that nobody asks sleep; the next request starts them, and waits for them."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.running_gateway import RunningGateway, run_gateway, wait_for
+
+CHAT = "/v1/chat/completions"
+QUESTION = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 3}
+CONFIG = """
+server: {{host: 127.0.0.1, relays: {relays}}}
+models:
+  - name: shapes
+    split: {{v1: 1}}
+    versions:
+      - {{name: v1, engine: simulated, replicas: 2, sleep_after_s: 1, engine_args: {{fault: [slow-start:1]}}}}
+      - {{name: v2, engine: simulated}}
+"""
+
+
+@pytest.fixture(params=[1, 2], ids=["one process", "two relays"])
+def gateway(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningGateway]:
+    (tmp_path / "gateway.yaml").write_text(CONFIG.format(relays=request.param))
+    with run_gateway("--config", str(tmp_path / "gateway.yaml")) as running:
+        running.await_states(60, v1="ready", v2="ready")
+        yield running
+
+
+def ask(gateway: RunningGateway, model: str = "shapes") -> httpx.Response:
+    return httpx.post(gateway.url + CHAT, json=QUESTION | {"model": model}, timeout=60)
+
+
+def states(gateway: RunningGateway) -> dict[str, str]:
+    return {name: engine["state"] for name, engine in gateway.engines().items()}
+
+
+def await_sleep(gateway: RunningGateway) -> None:
+    wanted = {"shapes:v1#0": "asleep", "shapes:v1#1": "asleep", "shapes:v2#0": "ready"}
+    wait_for(lambda: states(gateway) == wanted, 60, lambda: str(states(gateway)))
+
+
+def test_requests_wait_for_engines_that_sleep(gateway: RunningGateway) -> None:
+    await_sleep(gateway)
+    answers: list[httpx.Response] = []
+    askers = [threading.Thread(target=lambda: answers.append(ask(gateway))) for _ in range(8)]
+    for asker in askers:
+        asker.start()
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(gateway.url + CHAT, json=QUESTION | {"model": "shapes:v1"}, timeout=0.3)
+    assert ask(gateway, "shapes:v2").status_code == 200, "nobody else waits"
+    for asker in askers:
+        asker.join()
+    assert [(answer.status_code, answer.headers["x-gateway-version"]) for answer in answers] == [(200, "v1")] * 8
+    await_sleep(gateway)
+    assert ask(gateway).status_code == 200
+    assert all(engine["restarts"] == 0 for engine in gateway.engines().values())
+
+
+def test_a_shutdown_refuses_those_that_wait(gateway: RunningGateway) -> None:
+    await_sleep(gateway)
+    answers: list[httpx.Response] = []
+    asker = threading.Thread(target=lambda: answers.append(ask(gateway)))
+    asker.start()
+    wait_for(lambda: "starting" in states(gateway).values(), 10)
+    assert gateway.stop() == 0
+    asker.join()
+    assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (503, "draining")
+
+
+def test_one_that_cannot_wake_any_more_is_said_to_have_failed(tmp_path: Path) -> None:
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(b"picture")
+    smoke = f"[{{prompt: Hello, expect: ' ', image: {picture}}}]"
+    version = f"{{name: v1, engine: simulated, sleep_after_s: 1, smoke: {smoke}}}"
+    (tmp_path / "gateway.yaml").write_text(f"models: [{{name: shapes, versions: [{version}]}}]")
+    with run_gateway("--config", str(tmp_path / "gateway.yaml")) as gateway:
+        gateway.await_states(60, v1="asleep")
+        picture.unlink()
+        answer = ask(gateway)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_replica")
+        assert "shapes:v1 (failed)" in answer.json()["error"]["message"]
