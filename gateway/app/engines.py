@@ -8,7 +8,7 @@ from pathlib import Path
 from gateway.control.admission import admit
 from gateway.control.plan import Planner
 from gateway.control.serving import Serving
-from gateway.engines.device import has_cuda
+from gateway.engines.device import has_cuda, list_devices
 from gateway.engines.diagnosis import explain_exit
 from gateway.engines.engine import EngineSpec, EngineStatus
 from gateway.engines.machine import Machine
@@ -35,7 +35,8 @@ def build_supervisor(settings: Settings, on_change: Callable[[EngineStatus], Non
         traffic=traffic,
     )
     timing = KeeperTiming(start_timeout_s=settings.engines.start_timeout_s)
-    return Supervisor(tools, timing, _make_remote_probe)
+    devices = list_devices(Machine.here(), settings.engines.memory)
+    return Supervisor(tools, timing, devices, _make_remote_probe)
 
 
 class Staffing:

@@ -18,4 +18,5 @@ def admit(spec: EngineSpec) -> Admission:
             return Admission(f"adapter {name}: {adapter.reason()}")
         digests[name] = adapter.digest
     known = {name: digest for name, digest in digests.items() if digest is not None}
-    return Admission(is_visual=report.manifest.is_visual, digests=known)
+    weights_bytes = 0 if report.memory is None else report.memory.weights_bytes
+    return Admission(is_visual=report.manifest.is_visual, weights_bytes=weights_bytes, digests=known)

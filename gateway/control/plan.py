@@ -9,11 +9,13 @@ from typing import Any
 from gateway.checkpoints import UnreadableError, find_checkpoint
 from gateway.engines.engine import Adapters, EngineSpec, SmokePrompt, write_public_id
 from gateway.engines.machine import Machine
+from gateway.engines.placement import Need
 from gateway.engines.process import LaunchSpec
 from gateway.engines.remote import RemoteSpec
 from gateway.engines.vllm import (
     EngineRequest,
     build_launch_spec,
+    estimate_need,
     find_draft,
     is_forkable,
     make_room,
@@ -139,6 +141,7 @@ def _plan_vllm(
         adapters=tuple(request.adapters.items()),
         smoke=smoke,
         sleep_after_s=sleep_after_s,
+        estimate_need=partial(estimate_need, request, machine),
         remake=remake,
     )
 
@@ -150,6 +153,8 @@ def _plan_simulated(
         return _plan_simulated(model, version, index, socket, grace_s, adapters)
 
     name = f"{model.name}:{version.name}#{index}"
+    taken = version.engine_args.get("memory-bytes")
+    memory_bytes = taken if isinstance(taken, int) else 0
     args = ["--uds", str(socket), "--served-model-name", model.name, "--shutdown-timeout", f"{grace_s:g}"]
     for public_id, folder in adapters:
         args += ["--lora-modules", f"{public_id}={folder}"]
@@ -169,5 +174,6 @@ def _plan_simulated(
         adapters=adapters,
         smoke=_plan_smoke(model, version),
         sleep_after_s=version.sleep_after_s,
+        estimate_need=lambda weights_bytes: Need(amount=memory_bytes),
         remake=remake,
     )

@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from gateway.engines.placement import Need
 from gateway.engines.process import LaunchSpec
 
 Adapters = tuple[tuple[str, Path], ...]
@@ -61,8 +62,8 @@ class EngineSpec:
     anything is started; None means there is nothing to look at. Code in the checkpoint's folder keeps it from being
     served unless the settings say that it `trusts_code`. `draft` is the model that guesses ahead. An engine that does
     not answer each prompt of `smoke` as expected is never ready. It may sleep when its version had no request for
-    `sleep_after_s`. `remake` gives the same engine with other adapters; it
-    raises MountRefused where the engine was not started for such.
+    `sleep_after_s`. `estimate_need` tells, by the size of its weights in bytes, what it takes of a device. `remake`
+    gives the same engine with other adapters; it raises MountRefused where the engine was not started for such.
     """
 
     name: str
@@ -79,6 +80,7 @@ class EngineSpec:
     draft: Path | None = None
     smoke: tuple[SmokePrompt, ...] = ()
     sleep_after_s: float | None = None
+    estimate_need: Callable[[int], Need] = lambda weights_bytes: Need()
     remake: Callable[[Adapters], "EngineSpec"] | None = None
 
     @property
@@ -92,10 +94,12 @@ class Admission:
     """What a look at an engine's files says: the `fault` that forbids a start, if any, and whether it sees pictures.
 
     `digests` tell the files apart from all others: the checkpoint's under an empty name, adapters' under their ids.
+    `weights_bytes` are the checkpoint's, as they are stored.
     """
 
     fault: str | None = None
     is_visual: bool = False
+    weights_bytes: int = 0
     digests: Mapping[str, str] = field(default_factory=dict)
 
 

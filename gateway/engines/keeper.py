@@ -13,6 +13,7 @@ from typing import Any
 from gateway.engines.engine import EngineSpec, EngineState, EngineStatus
 from gateway.engines.life import EngineFailed, EngineLife, as_failure
 from gateway.engines.mounts import Mounts
+from gateway.engines.room import Room
 from gateway.engines.tools import KeeperTiming, KeeperTools
 from gateway.engines.want import NOT_UP, Want, Wanted
 
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 class EngineKeeper:
     """Keeps one engine from `run` until it was retired or stopped."""
 
-    def __init__(self, spec: EngineSpec, tools: KeeperTools, timing: KeeperTiming) -> None:
+    def __init__(self, spec: EngineSpec, tools: KeeperTools, timing: KeeperTiming, room: Room) -> None:
         self.mounts = Mounts(spec, tools.make_probe)
         self.served_name = spec.served_name
         folder = None if spec.checkpoint is None else str(spec.checkpoint)
@@ -32,6 +33,7 @@ class EngineKeeper:
         )  # fmt: skip
         self._tools = tools
         self._timing = timing
+        self._room = room
         self._want = Want()
         self._life: EngineLife | None = None
         self._has_been_up = False
@@ -68,7 +70,7 @@ class EngineKeeper:
     async def _live(self) -> tuple[EngineLife, EngineFailed | None]:
         """One life, and what it failed of, which is told before its process is ended."""
         self._life = life = EngineLife(
-            self.mounts, self._tools, self._timing, self._want, self._update, has_been_up=self._has_been_up
+            self.mounts, self._tools, self._timing, self._room, self._want, self._update, has_been_up=self._has_been_up
         )
         failure: EngineFailed | None = None
         try:
@@ -99,6 +101,7 @@ class EngineKeeper:
 
     def wake(self) -> None:
         """Ask an engine that sleeps, or was going to, to be up again."""
+        self._want.was_woken = True
         self._want.set(Wanted.UP)
 
     @property

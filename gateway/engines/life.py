@@ -8,12 +8,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from gateway.engines.engine import Admission, EngineSpec, EngineState, ProbeFailed
 from gateway.engines.mounts import Mounts, find_smoke
 from gateway.engines.process import EngineProcess
 from gateway.engines.progress import LoadProgress
+from gateway.engines.room import NoRoom, Room
 from gateway.engines.tools import KeeperTiming, KeeperTools
 from gateway.engines.want import NOT_UP, Want, Wanted
 from gateway.tasks import TaskSet
@@ -49,12 +51,14 @@ class EngineLife:
     """
 
     def __init__(
-        self, mounts: Mounts, tools: KeeperTools, timing: KeeperTiming, want: Want, update: Update, *, has_been_up: bool
-    ) -> None:
+        self, mounts: Mounts, tools: KeeperTools, timing: KeeperTiming, room: Room, want: Want, update: Update, *,
+        has_been_up: bool,
+    ) -> None:  # fmt: skip
         self.up_since_s: float | None = None
         self._mounts = mounts
         self._tools = tools
         self._timing = timing
+        self._room = room
         self._want = want
         self._update = update
         self._has_been_up = has_been_up
@@ -90,12 +94,14 @@ class EngineLife:
         self._process = None
         self._mounts.end()
         if process is None:
+            self._room.release(self._name)
             return
         # vLLM takes no SIGTERM while it loads.
         if was_up and not is_failure:
             await self._end_gently(process)
         process.kill()
         await process.wait()
+        self._room.release(self._name)
         self._mounts.spec.socket.unlink(missing_ok=True)
 
     async def _end_gently(self, process: EngineProcess) -> None:
@@ -116,35 +122,55 @@ class EngineLife:
         if admission.fault is not None:
             # What was served before may only be out of reach for a moment.
             raise EngineFailed(admission.fault, is_final=not self._has_been_up)
+        devices = await self._while_wanted(self._claim(spec, admission))
+        if devices is None:
+            return None
         if self._tools.slots.locked():
             self._tell(EngineState.STARTING, phase="waiting for another engine to load")
         async with self._tools.slots:
             if self._want.value is not Wanted.UP:
                 return None
-            process = await self._launch_while_wanted(spec)
+            process = await self._while_wanted(self._launch(spec, devices))  # loading vLLM takes its time
             if process is not None:
                 await self._guard(
                     process, self._bring_up(spec, admission), but=NOT_UP, timeout_s=self._timing.start_timeout_s
                 )
         return process if self.is_up else None
 
-    async def _launch_while_wanted(self, spec: EngineSpec) -> EngineProcess | None:
-        """Launch; give up at once when something else is wanted, since loading vLLM takes its time."""
+    async def _while_wanted(self, work: Coroutine[None, None, T]) -> T | None:
+        """Do `work`, and give it up at once when something else is wanted than that the engine is up: then None."""
         tasks = TaskSet()
-        launching = tasks.start(_outcome_of(self._launch(spec)), f"{self._name} launch")
+        working = tasks.start(_outcome_of(work), f"{self._name} work")
         changing = tasks.start(self._want.until(*NOT_UP), f"{self._name} want")
         try:
-            await asyncio.wait((launching, changing), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((working, changing), return_when=asyncio.FIRST_COMPLETED)
         finally:
             await tasks.close()
-        if launching.cancelled():
+        if working.cancelled():
             return None
-        outcome = launching.result()
+        outcome = working.result()
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
-    async def _launch(self, spec: EngineSpec) -> EngineProcess:
+    async def _claim(self, spec: EngineSpec, admission: Admission) -> tuple[str, ...] | None:
+        """A place for it; None if it rather sleeps: it may, nobody has asked for it yet, and others are there."""
+
+        def note(phase: str) -> None:
+            self._tell(EngineState.STARTING, phase=phase)
+
+        must_be_up = spec.sleep_after_s is None or self._want.was_woken
+        need = spec.estimate_need(admission.weights_bytes)
+        try:
+            return await self._room.claim(spec, need, may_evict=must_be_up, note=note)
+        except NoRoom as error:
+            if must_be_up or error.is_final:
+                raise EngineFailed(str(error), is_final=error.is_final) from error
+            logger.info("%s sleeps from the start: %s", self._name, error)
+            self._want.set(Wanted.ASLEEP)
+            return None
+
+    async def _launch(self, spec: EngineSpec, devices: tuple[str, ...]) -> EngineProcess:
         self._started_s = time.monotonic()
         spec.socket.unlink(missing_ok=True)  # vLLM neither removes nor reuses a socket file
         progress = LoadProgress()
@@ -157,7 +183,10 @@ class EngineLife:
         self._tell(EngineState.STARTING, phase="loading", progress=0.02)
         try:
             forking = self._tools.fork_spawner if spec.can_fork else None
-            self._process = await (forking or self._tools.spawner).spawn(spec.build_launch(), note)
+            launch = spec.build_launch()
+            # What the settings say of devices has the last word.
+            launch = replace(launch, env={**_show_devices(devices), **launch.env})
+            self._process = await (forking or self._tools.spawner).spawn(launch, note)
         except ValueError as error:
             raise EngineFailed(str(error), is_final=True) from error
         except OSError as error:
@@ -279,6 +308,10 @@ class EngineLife:
     def _tell(self, state: EngineState, **changes: Any) -> None:
         self._state = state
         self._update(state, **changes)
+
+
+def _show_devices(devices: tuple[str, ...]) -> dict[str, str]:
+    return {} if devices == ("cpu",) else {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
 
 
 def as_failure(error: Exception) -> EngineFailed:

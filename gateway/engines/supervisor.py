@@ -22,7 +22,9 @@ from gateway.engines.engine import (
 )
 from gateway.engines.idleness import Idleness
 from gateway.engines.keeper import EngineKeeper
+from gateway.engines.placement import Device
 from gateway.engines.remote import RemoteProbe, RemoteSpec, RemoteTiming, RemoteWatch
+from gateway.engines.room import Idle, Room
 from gateway.engines.tools import KeeperTiming, KeeperTools
 from gateway.fleet.replica import Replica, VersionKey
 from gateway.tasks import TaskSet
@@ -32,8 +34,9 @@ class Supervisor:
     """Runs keepers and watches and closes what they share. One task per engine."""
 
     def __init__(
-        self, tools: KeeperTools, timing: KeeperTiming, make_remote_probe: Callable[[RemoteSpec], RemoteProbe]
-    ) -> None:
+        self, tools: KeeperTools, timing: KeeperTiming, devices: Sequence[Device],
+        make_remote_probe: Callable[[RemoteSpec], RemoteProbe],
+    ) -> None:  # fmt: skip
         self._tools = tools
         self._timing = timing
         self._make_remote_probe = make_remote_probe
@@ -41,6 +44,7 @@ class Supervisor:
         self._tasks = TaskSet()
         self._clock = TaskSet()
         self._idleness = Idleness()
+        self._room = Room(devices, Idle(self._find_idle, lambda version: self.rest(*version)))
         self._running: dict[str, asyncio.Task[None]] = {}
         self._unloading = TaskSet()
         self._unload_at: dict[str, float] = {}
@@ -56,7 +60,7 @@ class Supervisor:
             if isinstance(spec, RemoteSpec):
                 keeper = RemoteWatch(spec, self._make_remote_probe, self._tools.on_change, RemoteTiming())
             else:
-                keeper = EngineKeeper(spec, self._tools, self._timing)
+                keeper = EngineKeeper(spec, self._tools, self._timing, self._room)
                 self._named |= {find_public_id(name): "" for name, _ in spec.adapters}
             self._keepers[spec.name] = keeper
             self._running[spec.name] = self._tasks.start(keeper.run(), f"keep {spec.name}")
@@ -88,20 +92,26 @@ class Supervisor:
         """Let versions sleep that may, and that nobody has asked for long enough."""
         while True:
             await asyncio.sleep(self._timing.idle_every_s)
-            sleepy = {(one.spec.model, one.spec.version): one.spec.sleep_after_s for one in self._own_keepers()}
-            for version, sleep_after_s in sleepy.items():
-                if sleep_after_s is not None and self._find_idle_s(version) >= sleep_after_s:
+            for version, idle_s in self._find_idle().items():
+                if idle_s >= (self._find_keepers(*version)[0].spec.sleep_after_s or 0.0):
                     self.rest(*version)
 
-    def _find_idle_s(self, version: VersionKey) -> float:
-        """How long a version has been ready without a request; 0 while one of its engines is not ready."""
+    def _find_idle(self) -> dict[VersionKey, float]:
+        """Versions that may sleep and have no request under way, and how long that has been so, in seconds."""
+        specs = [keeper.spec for keeper in self._own_keepers()]
+        sleepy = {(spec.model, spec.version) for spec in specs if spec.sleep_after_s is not None}
+        found = {version: self._find_idle_s(version) for version in sleepy}
+        return {version: idle_s for version, idle_s in found.items() if idle_s is not None}
+
+    def _find_idle_s(self, version: VersionKey) -> float | None:
         keepers, traffic = self._find_keepers(*version), self._tools.traffic
         if any(keeper.status.state is not EngineState.READY for keeper in keepers):
             self._idleness.forget(version)
-            return 0.0
+            return None
         running = sum(traffic.count_running(keeper.spec.address) for keeper in keepers)
         ended = traffic.count_ended(*version)
-        return self._idleness.note(version, ended=ended, running=running, now_s=time.monotonic())
+        idle_s = self._idleness.note(version, ended=ended, running=running, now_s=time.monotonic())
+        return None if running else idle_s
 
     async def set_adapter(self, model: str, version: str, adapter: str, folder: Path | None) -> None:
         """Mount an adapter on every engine of a version, in the place of one with its name; or with None take it away.

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from gateway.checkpoints import inspect
 from gateway.engines import launcher
 from gateway.engines.engine import MountRefused
 from gateway.engines.machine import Machine
+from gateway.engines.placement import Need
 from gateway.engines.process import LaunchSpec
 
 _MIB = 2**20
@@ -32,6 +34,8 @@ _REPEATED_FLAGS = ("middleware",)
 _PARALLEL_FLAGS = ("data-parallel-size", "pipeline-parallel-size", "tensor-parallel-size")
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _MAX_LORAS_AT_ONCE = 8
+_PROCESS_BYTES = 2**30  # measured with tiny weights
+_GPU_SHARE = 0.92  # vLLM's own default
 _MAX_LORA_RANK = 16  # vLLM's own default
 
 
@@ -94,6 +98,40 @@ def find_draft(request: EngineRequest) -> Path | None:
     """The folder of the model that guesses ahead; None without one, and where the engine is to find it by a name."""
     draft = (request.speculative or {}).get("model")
     return Path(draft) if isinstance(draft, str) and (draft.startswith("/") or Path(draft).is_dir()) else None
+
+
+def estimate_need(request: EngineRequest, machine: Machine, weights_bytes: int) -> Need:
+    """What the engine takes of a device. On a GPU that is the share that it is told to take, whatever its weights."""
+    wanted = {_plain_name(name): value for name, value in request.engine_args.items()}
+    if not request.cpu:
+        count = math.prod(_read_count(wanted.get(name)) for name in _PARALLEL_FLAGS)
+        pinned = request.env.get("CUDA_VISIBLE_DEVICES", "")
+        names = tuple(name.strip() for name in pinned.split(",") if name.strip())
+        return Need(count, round(_read_share(wanted) * 1000), names)
+    share_bytes = round(_read_share(wanted) * machine.memory_bytes) if "gpu-memory-utilization" in wanted else None
+    given = wanted.get("kv-cache-memory-bytes", _cpu_flags(wanted, machine).get("kv-cache-memory-bytes"))
+    cache_bytes = share_bytes if given is None else _read_size(given)
+    return Need(1, weights_bytes + (cache_bytes or 0) + _PROCESS_BYTES)
+
+
+def _read_count(value: object) -> int:
+    return int(str(value)) if str(value).isdigit() and int(str(value)) else 1
+
+
+def _read_share(wanted: Mapping[str, Any]) -> float:
+    try:
+        return float(wanted["gpu-memory-utilization"])
+    except (KeyError, TypeError, ValueError):  # the latter is for vLLM to refuse
+        return _GPU_SHARE
+
+
+def _read_size(value: object) -> int:
+    """A number of bytes as vLLM reads it: `128M` is a binary size, `128m` a decimal one."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgtKMGT]?)", str(value))
+    if not found:
+        return 0
+    base = 1024 if found[2].isupper() else 1000
+    return int(float(found[1]) * base ** (" kmgt".index(found[2].lower()) if found[2] else 0))
 
 
 def served_name(request: EngineRequest) -> str:

@@ -21,6 +21,7 @@ class Want:
 
     def __init__(self) -> None:
         self.value = Wanted.UP
+        self.was_woken = False  # somebody waits for it, or did
         self._changed = asyncio.Event()
 
     @property

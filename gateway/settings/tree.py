@@ -187,6 +187,11 @@ class EngineSettings(Section):
         description="Fork engines from one process that has loaded vLLM once; `auto` does so on CPU only.",
     )
     start_timeout_s: Seconds = Field(default=900.0, description="An engine must be ready within this time.")
+    memory: Size | None = Field(
+        default=None,
+        description="What engines may take together on a machine without GPUs, a number of bytes or a size (`20GiB`); "
+        "without it nine tenths of its memory. What does not fit is refused, or waits until others sleep.",
+    )
 
 
 class ShadowSettings(Section):

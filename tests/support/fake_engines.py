@@ -6,8 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from gateway.engines.engine import EngineSpec, ProbeFailed, SmokePrompt
+from gateway.engines.placement import Device
 from gateway.engines.process import LaunchSpec
 from gateway.engines.remote import RemoteSpec
+
+DEVICES = (Device("cpu", 1000),)
 
 
 class FakeProcess:

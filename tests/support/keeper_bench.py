@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import cached_property
 
 from gateway.engines.engine import Admission, EngineSpec, EngineState, EngineStatus
 from gateway.engines.keeper import EngineKeeper
+from gateway.engines.room import Idle, Room
 from gateway.engines.tools import KeeperTiming, KeeperTools
+from gateway.fleet.replica import VersionKey
 from gateway.tasks import TaskSet
-from tests.support.fake_engines import FakeProbe, FakeSpawner, FakeTraffic, until
+from tests.support.fake_engines import DEVICES, FakeProbe, FakeSpawner, FakeTraffic, until
 
 TIMING = KeeperTiming(
     start_timeout_s=5,
@@ -34,7 +37,14 @@ class KeeperBench:
         self.spec = spec
         self.timing = TIMING
         self.traffic = FakeTraffic()
+        self.idle: dict[VersionKey, float] = {}
+        self.rested: list[VersionKey] = []
+        self.devices = DEVICES
         self.tasks = TaskSet()
+
+    @cached_property
+    def room(self) -> Room:
+        return Room(self.devices, Idle(lambda: self.idle, self.rested.append))
 
     def start(self) -> EngineKeeper:
         tools = KeeperTools(
@@ -48,7 +58,7 @@ class KeeperBench:
             on_change=self.history.append,
             traffic=self.traffic,
         )
-        self.keeper = EngineKeeper(self.spec, tools, self.timing)
+        self.keeper = EngineKeeper(self.spec, tools, self.timing, self.room)
         self.running = self.tasks.start(self.keeper.run(), "keeper")
         return self.keeper
 

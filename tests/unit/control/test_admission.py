@@ -20,6 +20,7 @@ def test_a_good_checkpoint_is_admitted_and_its_eyes_are_seen(tmp_path: Path, ada
     adapters = (("shapes:v2+mirror", DEMO / adapter),) if adapter else ()
     admission = admit(replace(engine_spec(tmp_path), checkpoint=DEMO / "shapes-v2", adapters=adapters))
     assert (admission.fault, admission.is_visual) == (None, True)
+    assert 3_000_000 < admission.weights_bytes < 5_000_000
     assert admission.digests.keys() == {"", *(name for name, _ in adapters)}
     assert len(set(admission.digests.values())) == len(admission.digests)
 

@@ -15,7 +15,16 @@ from gateway.engines.tools import KeeperTiming, KeeperTools
 from gateway.errors import BadRequest, Conflict, UnknownModel
 from gateway.settings import ModelSettings
 from gateway.traffic.routes import RouteBoard, Routes
-from tests.support.fake_engines import FakeProbe, FakeSpawner, FakeTraffic, engine_spec, remakeable, remote_spec, until
+from tests.support.fake_engines import (
+    DEVICES,
+    FakeProbe,
+    FakeSpawner,
+    FakeTraffic,
+    engine_spec,
+    remakeable,
+    remote_spec,
+    until,
+)
 
 SERVING = Serving(
     (
@@ -45,7 +54,7 @@ class Bench:
         )  # fmt: skip
         timing = KeeperTiming(poll_s=0, quiet_s=0, stop_grace_s=0.01, first_pause_s=60)
         self.remote = FakeProbe()
-        self.supervisor = Supervisor(tools, timing, lambda spec: self.remote)
+        self.supervisor = Supervisor(tools, timing, DEVICES, lambda spec: self.remote)
         self.kept: list[Serving] = []
         self.control = Control(SERVING, self.supervisor, self.kept.append, self.board.publish)
         one, two = engine_spec(folder, "shapes:v1#0"), engine_spec(folder, "shapes:v2#0")

@@ -50,6 +50,14 @@ def test_of_a_run_a_checkpoint_is_chosen_and_a_draft_is_known(tmp_path: Path) ->
     assert (lost.draft, lost.trusts_code) == (None, False)
 
 
+def test_what_a_version_may_do_and_what_it_takes_is_planned(tmp_path: Path) -> None:
+    real = {"name": "v1", "checkpoint": "/m", "sleep_after_s": 60, "engine_args": {"kv-cache-memory-bytes": "1G"}}
+    made_up = {"name": "v2", "engine": "simulated", "engine_args": {"memory-bytes": 500}}
+    first, second = plan([real, made_up], tmp_path)
+    assert (first.sleep_after_s, first.estimate_need(2**30).amount) == (60, 3 * 2**30)
+    assert (second.sleep_after_s, second.estimate_need(0).amount) == (None, 500)
+
+
 def test_smoke_prompts_are_asked_with_the_version_s_defaults(tmp_path: Path) -> None:
     version = {
         "name": "v1", "checkpoint": "/m", "adapters": {"mirror": "/a"},

@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 
 from gateway.engines import device
+from gateway.engines.machine import Machine
+from gateway.engines.placement import Device
 
 
 @pytest.mark.parametrize(
@@ -20,3 +22,17 @@ def test_cuda_needs_a_device_and_an_engine_built_for_it(
     monkeypatch.setattr(device, "version", find)
     monkeypatch.setattr(Path, "exists", lambda self: has_node)
     assert device.has_cuda() is expected
+
+
+def test_without_a_gpu_memory_is_the_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "has_cuda", lambda: False)
+    machine = Machine(2, 1000)
+    assert device.list_devices(machine, None) == (Device("cpu", 900),)
+    assert device.list_devices(machine, 400) == (Device("cpu", 400),)
+
+
+def test_each_gpu_that_the_machine_or_container_has_is_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "has_cuda", lambda: True)
+    nodes = ["nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "nvidia-modeset"]
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: [self / node for node in nodes])
+    assert device.list_devices(Machine(2, 1000), None) == (Device("0", 1000), Device("1", 1000))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.engines.engine import Admission, EngineState, SmokePrompt
+from gateway.engines.placement import Device, Need
 from tests.support.fake_engines import FakeProcess, FakeSpawner, engine_spec, until
 from tests.support.keeper_bench import TIMING, KeeperBench
 
@@ -250,3 +251,46 @@ async def test_stopping_does_not_wait_for_a_drain(bench: KeeperBench) -> None:
     bench.keeper.stop()
     await bench.running
     assert bench.spawner.processes[0].signals == ["term", "kill"]
+
+
+async def test_an_engine_knows_its_devices_and_gives_its_place_back(bench: KeeperBench) -> None:
+    bench.devices = (Device("0", 1000), Device("1", 1000))
+    bench.spec = replace(bench.spec, estimate_need=lambda weights_bytes: Need(2, weights_bytes))
+    bench.admission = Admission(weights_bytes=900)
+    bench.start()
+    await bench.reach(EngineState.READY)
+    assert bench.spawner.specs[0].env == {"CUDA_VISIBLE_DEVICES": "0,1"}
+    bench.spawner.processes[0].end(1)
+    await bench.reach(EngineState.FAILED)
+    await bench.reach(EngineState.READY)
+
+
+async def test_devices_that_the_settings_name_have_the_last_word(bench: KeeperBench) -> None:
+    bench.devices = (Device("0", 1000),)
+    launch = replace(bench.spec.build_launch(), env={"CUDA_VISIBLE_DEVICES": "3"})
+    bench.spec = replace(bench.spec, build_launch=lambda: launch)
+    bench.start()
+    await bench.reach(EngineState.READY)
+    assert bench.spawner.specs[0].env == {"CUDA_VISIBLE_DEVICES": "3"}
+
+
+async def test_one_that_never_fits_starts_nothing(bench: KeeperBench) -> None:
+    bench.spec = replace(bench.spec, estimate_need=lambda weights_bytes: Need(1, 1001))
+    bench.start()
+    await bench.running
+    assert (bench.keeper.status.state, bench.spawner.processes) == (EngineState.FAILED, [])
+
+
+async def test_one_that_may_sleep_does_so_where_there_is_no_room_until_it_is_asked_for(bench: KeeperBench) -> None:
+    bench.spec = replace(bench.spec, sleep_after_s=60, estimate_need=lambda weights_bytes: Need(1, 600))
+    other = replace(engine_spec(bench.spec.socket.parent, "shapes:v2#0"), sleep_after_s=60)
+    await bench.room.claim(other, Need(1, 600), may_evict=True, note=print)
+    bench.start()
+    await bench.reach(EngineState.ASLEEP)
+    assert bench.rested == []
+    bench.keeper.wake()
+    await until(lambda: bench.keeper.status.phase == "waiting for shapes:v2 to make room")
+    bench.idle = {("shapes", "v2"): 1.0}
+    await until(lambda: bench.rested == [("shapes", "v2")])
+    bench.room.release("shapes:v2#0")
+    await bench.reach(EngineState.READY)

@@ -9,7 +9,16 @@ from gateway.engines.supervisor import Supervisor
 from gateway.engines.tools import KeeperTiming, KeeperTools
 from gateway.fleet.replica import Replica
 from gateway.tasks import TaskSet
-from tests.support.fake_engines import FakeProbe, FakeSpawner, FakeTraffic, engine_spec, remakeable, remote_spec, until
+from tests.support.fake_engines import (
+    DEVICES,
+    FakeProbe,
+    FakeSpawner,
+    FakeTraffic,
+    engine_spec,
+    remakeable,
+    remote_spec,
+    until,
+)
 
 TIMING = KeeperTiming(poll_s=0, quiet_s=0, stop_grace_s=0.01, unload_after_s=0, first_pause_s=60)
 
@@ -31,7 +40,7 @@ def supervise(
         on_change=lambda status: None,
         traffic=traffic or FakeTraffic(),
     )
-    return Supervisor(tools, TIMING, lambda spec: remote or FakeProbe())
+    return Supervisor(tools, TIMING, DEVICES, lambda spec: remote or FakeProbe())
 
 
 def states(supervisor: Supervisor) -> list[EngineState]:
@@ -275,7 +284,7 @@ class Apart:
             on_change=lambda status: self.told.append([one.adapters for one in self.supervisor.statuses()]),
         )
         timing = replace(TIMING, first_pause_s=0, unload_after_s=60)
-        self.supervisor = Supervisor(tools, timing, lambda spec: FakeProbe())
+        self.supervisor = Supervisor(tools, timing, DEVICES, lambda spec: FakeProbe())
         self.first, self.second = self.probes.values()
         self.specs = [remakeable(engine_spec(tmp_path, name)) for name in self.probes]
 

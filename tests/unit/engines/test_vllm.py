@@ -7,7 +7,16 @@ import pytest
 
 from gateway.engines.engine import MountRefused
 from gateway.engines.machine import Machine
-from gateway.engines.vllm import EngineArgsError, EngineRequest, build_launch_spec, is_forkable, make_room, mount
+from gateway.engines.placement import Need
+from gateway.engines.vllm import (
+    EngineArgsError,
+    EngineRequest,
+    build_launch_spec,
+    estimate_need,
+    is_forkable,
+    make_room,
+    mount,
+)
 from tests.support.safetensors_files import write_adapter, write_tensors
 
 SMALL = Machine(cores=2, memory_bytes=24 * 2**30)
@@ -60,6 +69,34 @@ def test_names_the_engine_and_where_it_listens() -> None:
 def test_running_answers_get_the_grace_time_in_whole_seconds() -> None:
     assert flags()["--shutdown-timeout"] == ["13"]
     assert flags(drain_grace_s=0)["--shutdown-timeout"] == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("args", "cache_bytes"),
+    [
+        ({}, 384 * 2**20), ({"kv-cache-memory-bytes": "1G"}, 2**30), ({"kv_cache_memory_bytes": "1.5g"}, 1_500_000_000),
+        ({"kv-cache-memory-bytes": 7}, 7), ({"gpu-memory-utilization": 0.5}, 12 * 2**30), ({"kv-cache-memory-bytes": "?"}, 0),
+    ],
+)  # fmt: skip
+def test_on_a_cpu_an_engine_takes_weights_cache_and_its_process(args: dict[str, Any], cache_bytes: int) -> None:
+    need = estimate_need(replace(REQUEST, engine_args=args), SMALL, 5 * 2**30)
+    assert need == Need(1, 6 * 2**30 + cache_bytes)
+
+
+@pytest.mark.parametrize(
+    ("args", "variables", "need"),
+    [
+        ({}, {}, Need(1, 920)),
+        ({"gpu-memory-utilization": 0.4}, {}, Need(1, 400)),
+        ({"tensor-parallel-size": 2, "pipeline_parallel_size": "2"}, {}, Need(4, 920)),
+        ({"gpu-memory-utilization": "much", "tensor-parallel-size": None}, {}, Need(1, 920)),
+        ({}, {"CUDA_VISIBLE_DEVICES": "1, 3"}, Need(1, 920, ("1", "3"))),
+    ],
+)
+def test_on_a_gpu_an_engine_takes_the_share_that_it_is_told(
+    args: dict[str, Any], variables: dict[str, str], need: Need
+) -> None:
+    assert estimate_need(replace(REQUEST, cpu=False, engine_args=args, env=variables), SMALL, 5 * 2**30) == need
 
 
 def test_on_a_gpu_vllms_own_defaults_stand() -> None:
