@@ -15,9 +15,11 @@ from gateway.engines.remote import RemoteSpec
 from gateway.engines.vllm import (
     EngineRequest,
     build_launch_spec,
+    can_doze,
     estimate_need,
     find_draft,
     is_forkable,
+    let_doze,
     make_room,
     mount,
     served_name,
@@ -60,6 +62,7 @@ class Planner:
                 yield _plan_simulated(model, version, index, socket, self._drain_grace_s, tuple(adapters.items()))
             else:
                 request = self._request(model, version, index, adapters, socket)
+                request = request if version.sleep_after_s is None else let_doze(request)
                 yield _plan_vllm(make_room(request), self._machine, _plan_smoke(model, version), version.sleep_after_s)
 
     def _request(
@@ -141,6 +144,7 @@ def _plan_vllm(
         adapters=tuple(request.adapters.items()),
         smoke=smoke,
         sleep_after_s=sleep_after_s,
+        can_doze=can_doze(request),
         estimate_need=partial(estimate_need, request, machine),
         remake=remake,
     )
@@ -159,6 +163,9 @@ def _plan_simulated(
     for public_id, folder in adapters:
         args += ["--lora-modules", f"{public_id}={folder}"]
     for flag, value in version.engine_args.items():
+        if value is True:
+            args.append(f"--{flag}")
+            continue
         for item in value if isinstance(value, list) else [value]:
             args += [f"--{flag}", str(item)]
     launch = LaunchSpec(name=name, module="gateway.simulator", args=tuple(args), env=dict(version.env))
@@ -174,6 +181,7 @@ def _plan_simulated(
         adapters=adapters,
         smoke=_plan_smoke(model, version),
         sleep_after_s=version.sleep_after_s,
+        can_doze=version.engine_args.get("enable-sleep-mode") is True,
         estimate_need=lambda weights_bytes: Need(amount=memory_bytes),
         remake=remake,
     )

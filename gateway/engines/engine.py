@@ -62,8 +62,9 @@ class EngineSpec:
     anything is started; None means there is nothing to look at. Code in the checkpoint's folder keeps it from being
     served unless the settings say that it `trusts_code`. `draft` is the model that guesses ahead. An engine that does
     not answer each prompt of `smoke` as expected is never ready. It may sleep when its version had no request for
-    `sleep_after_s`. `estimate_need` tells, by the size of its weights in bytes, what it takes of a device. `remake`
-    gives the same engine with other adapters; it raises MountRefused where the engine was not started for such.
+    `sleep_after_s`, and one that `can_doze` keeps its process then. `estimate_need` tells, by the size of its weights
+    in bytes, what it takes of a device. `remake` gives the same engine with other adapters; it raises MountRefused
+    where the engine was not started for such.
     """
 
     name: str
@@ -80,6 +81,7 @@ class EngineSpec:
     draft: Path | None = None
     smoke: tuple[SmokePrompt, ...] = ()
     sleep_after_s: float | None = None
+    can_doze: bool = False
     estimate_need: Callable[[int], Need] = lambda weights_bytes: Need()
     remake: Callable[[Adapters], "EngineSpec"] | None = None
 

@@ -49,7 +49,7 @@ class EngineKeeper:
     async def _live_on(self) -> None:
         pause_s = self._timing.first_pause_s
         while not self._want.is_leaving:
-            if self._want.value is Wanted.ASLEEP:
+            if self._want.value in (Wanted.DOZING, Wanted.ASLEEP):
                 self._update(EngineState.ASLEEP, phase="", progress=None, pid=None, **self._describe_mounts())
                 await self._want.until(Wanted.UP, Wanted.GONE, Wanted.ENDED)
                 continue
@@ -78,7 +78,7 @@ class EngineKeeper:
         except Exception as error:  # noqa: BLE001 - the root of an engine's life: whatever happens, it is told
             failure = as_failure(error)
         self._has_been_up |= life.up_since_s is not None
-        if failure is not None and self._want.value is not Wanted.UP:  # it was to go anyway
+        if failure is not None and not self._want.is_up:  # it was to go anyway
             logger.warning("%s ended before its time: %s", self.spec.name, failure.reason)
             failure = None
         if failure is None:
@@ -98,6 +98,16 @@ class EngineKeeper:
     def rest(self) -> None:
         """Ask the engine to end once its answers have ended, and to start again when it is woken."""
         self._want.set(Wanted.ASLEEP)
+
+    def doze(self) -> None:
+        """As `rest`, for one that nobody asks for: an engine that `can_doze` keeps its process and its place."""
+        if self._want.is_up:
+            self._want.set(Wanted.DOZING if self.spec.can_doze else Wanted.ASLEEP)
+
+    @property
+    def is_dozing(self) -> bool:
+        """True while it sleeps and keeps its place."""
+        return self.status.state is EngineState.ASLEEP and self.status.pid is not None
 
     def wake(self) -> None:
         """Ask an engine that sleeps, or was going to, to be up again."""

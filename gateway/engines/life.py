@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_NOT_DOZING = (Wanted.UP, Wanted.ASLEEP, Wanted.GONE, Wanted.ENDED)
 _TOLD_LINES = 400  # the root of a failure stands far above the last line
 
 
@@ -79,7 +80,11 @@ class EngineLife:
             await self._guard(process, self._watch(), but=NOT_UP)
             if self._want.value is not Wanted.ENDED:
                 await self._guard(process, self._drain(), but=(Wanted.UP, Wanted.ENDED))
-            if self._want.value is not Wanted.UP:
+            if self._want.value is Wanted.DOZING:
+                await self._guard(process, self._doze(), but=_NOT_DOZING)
+                if self._want.is_up:
+                    await self._guard(process, self._rouse(), but=NOT_UP, timeout_s=self._timing.start_timeout_s)
+            if not self._want.is_up:
                 return
             self._tell(EngineState.READY, phase="")
 
@@ -128,7 +133,7 @@ class EngineLife:
         if self._tools.slots.locked():
             self._tell(EngineState.STARTING, phase="waiting for another engine to load")
         async with self._tools.slots:
-            if self._want.value is not Wanted.UP:
+            if not self._want.is_up:
                 return None
             process = await self._while_wanted(self._launch(spec, devices))  # loading vLLM takes its time
             if process is not None:
@@ -304,6 +309,28 @@ class EngineLife:
                 logger.warning("%s ends with %d answers cut: they took over %g s", self._name, running, now_s - began_s)
                 return
             await asyncio.sleep(self._timing.poll_s)
+
+    async def _doze(self) -> None:
+        """Have the engine sleep by itself, for as long as nothing else is wanted."""
+        probe = self._tools.make_probe(self._mounts.spec)
+        try:
+            await probe.fall_asleep()
+            self._tell(EngineState.ASLEEP, phase="")
+            await asyncio.Event().wait()
+        finally:
+            await probe.close()
+
+    async def _rouse(self) -> None:
+        """Wake an engine that sleeps, or was going to; it must answer."""
+        self._tell(EngineState.STARTING, phase="waking", progress=None)
+        probe = self._tools.make_probe(self._mounts.spec)
+        try:
+            await probe.wake_up()
+            await probe.warm(is_visual=False)
+        except ProbeFailed as error:
+            raise EngineFailed(f"it did not wake: {error}") from error
+        finally:
+            await probe.close()
 
     def _tell(self, state: EngineState, **changes: Any) -> None:
         self._state = state

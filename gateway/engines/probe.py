@@ -81,6 +81,18 @@ class Probe:
         for prompt in smoke:
             await self._smoke(prompt)
 
+    async def fall_asleep(self) -> None:
+        """Have vLLM give up its memory: weights go to the machine's own, the cache is forgotten. Raises ProbeFailed."""
+        answer = await self._post_or_get("/sleep?level=1", {})
+        if answer.status_code != 200:
+            raise ProbeFailed(f"the engine does not sleep ({answer.status_code}: {_sentence(answer)})")
+
+    async def wake_up(self) -> None:
+        """Have an engine that sleeps answer again. Raises ProbeFailed."""
+        answer = await self._post_or_get("/wake_up", {})
+        if answer.status_code != 200:
+            raise ProbeFailed(f"the engine does not wake up ({answer.status_code}: {_sentence(answer)})")
+
     async def load_adapter(self, name: str, folder: Path, smoke: tuple[SmokePrompt, ...] = ()) -> None:
         """Make the engine mount an adapter under a name that it has not got, and answer with it.
 

@@ -93,8 +93,10 @@ class Supervisor:
         while True:
             await asyncio.sleep(self._timing.idle_every_s)
             for version, idle_s in self._find_idle().items():
-                if idle_s >= (self._find_keepers(*version)[0].spec.sleep_after_s or 0.0):
-                    self.rest(*version)
+                keepers = self._find_keepers(*version)
+                if idle_s >= (keepers[0].spec.sleep_after_s or 0.0):
+                    for keeper in keepers:
+                        keeper.doze()
 
     def _find_idle(self) -> dict[VersionKey, float]:
         """Versions that may sleep and have no request under way, and how long that has been so, in seconds."""
@@ -105,7 +107,7 @@ class Supervisor:
 
     def _find_idle_s(self, version: VersionKey) -> float | None:
         keepers, traffic = self._find_keepers(*version), self._tools.traffic
-        if any(keeper.status.state is not EngineState.READY for keeper in keepers):
+        if not all(keeper.status.state is EngineState.READY or keeper.is_dozing for keeper in keepers):
             self._idleness.forget(version)
             return None
         running = sum(traffic.count_running(keeper.spec.address) for keeper in keepers)

@@ -82,6 +82,19 @@ def build_launch_spec(request: EngineRequest, machine: Machine) -> LaunchSpec:
     )
 
 
+def let_doze(request: EngineRequest) -> EngineRequest:
+    """The same engine, with vLLM's sleep mode where it has one: on a CPU it does not start with it."""
+    wanted = {_plain_name(name) for name in request.engine_args}
+    if request.cpu or "enable-sleep-mode" in wanted:
+        return request
+    return replace(request, engine_args={**request.engine_args, "enable-sleep-mode": True})
+
+
+def can_doze(request: EngineRequest) -> bool:
+    """Whether the engine has vLLM's sleep mode."""
+    return _has_switch(request, "enable-sleep-mode")
+
+
 def is_forkable(request: EngineRequest) -> bool:
     """Whether this engine may be forked: on the CPU, and in as few processes as vLLM has."""
     return request.cpu and not _is_parallel({_plain_name(name): value for name, value in request.engine_args.items()})
@@ -89,9 +102,11 @@ def is_forkable(request: EngineRequest) -> bool:
 
 def trusts_code(request: EngineRequest) -> bool:
     """Whether the engine is to run code that the checkpoint's folder brings."""
-    return any(
-        _plain_name(name) == "trust-remote-code" and value is True for name, value in request.engine_args.items()
-    )
+    return _has_switch(request, "trust-remote-code")
+
+
+def _has_switch(request: EngineRequest, switch: str) -> bool:
+    return any(_plain_name(name) == switch and value is True for name, value in request.engine_args.items())
 
 
 def find_draft(request: EngineRequest) -> Path | None:
@@ -253,6 +268,8 @@ def _environment(request: EngineRequest, machine: Machine, is_parallel: bool) ->
     has_named_draft = (request.speculative or {}).get("model") is not None and find_draft(request) is None
     if request.checkpoint.is_dir() and not has_named_draft:
         env["HF_HUB_OFFLINE"] = "1"
+    if can_doze(request):
+        env["VLLM_SERVER_DEV_MODE"] = "1"  # the routes of sleep mode; only the gateway reaches them
     if request.cpu and not is_parallel:
         env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         # Half the cores: the other half are hyper-threads, or busy with the API server and other engines.

@@ -5,15 +5,16 @@ from enum import StrEnum
 
 
 class Wanted(StrEnum):
-    """`ASLEEP` and `GONE` let answers under way end first; `ENDED` does not wait for them."""
+    """All but `ENDED` let answers under way end first. `DOZING` is asleep with its process and its place kept."""
 
     UP = "up"
+    DOZING = "dozing"
     ASLEEP = "asleep"
     GONE = "gone"
     ENDED = "ended"
 
 
-NOT_UP = (Wanted.ASLEEP, Wanted.GONE, Wanted.ENDED)
+NOT_UP = (Wanted.DOZING, Wanted.ASLEEP, Wanted.GONE, Wanted.ENDED)
 
 
 class Want:
@@ -23,6 +24,11 @@ class Want:
         self.value = Wanted.UP
         self.was_woken = False  # somebody waits for it, or did
         self._changed = asyncio.Event()
+
+    @property
+    def is_up(self) -> bool:
+        """True if the engine is to be up."""
+        return self.value is Wanted.UP
 
     @property
     def is_leaving(self) -> bool:

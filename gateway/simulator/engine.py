@@ -52,6 +52,14 @@ class Engine:
         self.totals["generation_tokens"] += answer.completion_tokens
         self.totals["finished"] += 1
 
+    def pause(self) -> None:
+        """No token comes until `resume`: requests that are sent meanwhile hang, as vLLM's do while it sleeps."""
+        self._going.clear()
+
+    def resume(self) -> None:
+        """Tokens come again."""
+        self._going.set()
+
     async def drain(self) -> None:
         """Take nothing new and wait for what runs, up to the shutdown timeout; for ever if told to hang."""
         self.is_draining = True

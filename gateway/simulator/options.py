@@ -41,6 +41,7 @@ class Options:
     max_num_seqs: int = 256
     api_key: str | None = None
     echo_request_id: bool = False
+    can_sleep: bool = False
     ttft_s: float = 0.005
     itl_s: float = 0.002
     tokens: int = 16
@@ -66,6 +67,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         max_num_seqs=known.max_num_seqs,
         api_key=known.api_key,
         echo_request_id=known.enable_request_id_headers,
+        can_sleep=known.enable_sleep_mode,
         ttft_s=known.ttft_ms / 1000,
         itl_s=known.itl_ms / 1000,
         tokens=known.tokens,
@@ -98,6 +100,7 @@ def _build_parser() -> argparse.ArgumentParser:
     engine.add_argument("--max-num-seqs", type=_read_count, default=256)
     engine.add_argument("--api-key")
     engine.add_argument("--enable-request-id-headers", action="store_true")
+    engine.add_argument("--enable-sleep-mode", action="store_true")
     engine.add_argument("--shutdown-timeout", type=_read_time, default=0.0, metavar="S")
     own = parser.add_argument_group("timing and faults")
     own.add_argument("--ttft-ms", type=_read_time, default=5.0, help="time to the first token")

@@ -53,6 +53,7 @@ class Server:
             ("POST", "/v1/embeddings"): self._embed,
             ("POST", "/v1/load_lora_adapter"): self._load_adapter,
             ("POST", "/v1/unload_lora_adapter"): self._unload_adapter,
+            **({("POST", "/sleep"): self._sleep, ("POST", "/wake_up"): self._wake_up} if options.can_sleep else {}),
             **{("POST", path): self._generate for path in _GENERATING},
         }
 
@@ -122,6 +123,14 @@ class Server:
         body = _read(request)
         answer = make_answer(self._options, endpoint, body, request.headers.get("x-request-id"))
         await self._engine.give(endpoint, answer, exchange)
+
+    async def _sleep(self, _request: Request, exchange: Exchange) -> None:
+        self._engine.pause()
+        await exchange.send(200, encode({"status": "sleeping", "level": 1}))
+
+    async def _wake_up(self, _request: Request, exchange: Exchange) -> None:
+        self._engine.resume()
+        await exchange.send(200, encode({"status": "awake", "tags": None}))
 
     async def _load_adapter(self, request: Request, exchange: Exchange) -> None:
         body = _read(request)

@@ -110,3 +110,15 @@ def test_what_never_fits_is_refused_with_the_figures(tmp_path: Path) -> None:
         [engine] = gateway.engines().values()
         assert engine["reason"].startswith("it needs 2.8 GiB of memory, and 2.0 GiB can be had")
         assert engine["next_try_at"] is None
+
+
+def test_an_engine_with_a_sleep_of_its_own_keeps_its_process(tmp_path: Path) -> None:
+    version = "{name: v1, engine: simulated, sleep_after_s: 1, engine_args: {enable-sleep-mode: true}}"
+    (tmp_path / "gateway.yaml").write_text(f"models: [{{name: shapes, versions: [{version}]}}]")
+    with run_gateway("--config", str(tmp_path / "gateway.yaml")) as gateway:
+        gateway.await_states(60, v1="asleep")
+        [before] = gateway.engines().values()
+        assert [answer.status_code for answer in ask_at_once(gateway, "shapes", 4)] == [200] * 4
+        [after] = gateway.engines().values()
+        assert before["pid"] == after["pid"] is not None
+        gateway.await_states(60, v1="asleep")

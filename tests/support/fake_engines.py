@@ -94,6 +94,7 @@ class FakeProbe:
         self.fault: str | None = None
         self.is_final = False
         self.mount_fault: str | None = None
+        self.wake_fault: str | None = None
         self.mounted: list[tuple[str, str]] = []
         self.mount_smoke: tuple[SmokePrompt, ...] = ()
         self.smoke: tuple[SmokePrompt, ...] = ()
@@ -124,6 +125,16 @@ class FakeProbe:
         self.on_warm()
         if self.fault is not None:
             raise ProbeFailed(self.fault, is_final=self.is_final)
+
+    async def fall_asleep(self) -> None:
+        await asyncio.sleep(0)
+        self.mounted.append(("sleep", ""))
+
+    async def wake_up(self) -> None:
+        await asyncio.sleep(0)
+        self.mounted.append(("wake", ""))
+        if self.wake_fault is not None:
+            raise ProbeFailed(self.wake_fault)
 
     async def load_adapter(self, name: str, folder: Path, smoke: tuple[SmokePrompt, ...] = ()) -> None:
         await asyncio.sleep(0)

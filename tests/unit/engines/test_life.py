@@ -294,3 +294,69 @@ async def test_one_that_may_sleep_does_so_where_there_is_no_room_until_it_is_ask
     await until(lambda: bench.rested == [("shapes", "v2")])
     bench.room.release("shapes:v2#0")
     await bench.reach(EngineState.READY)
+
+
+async def test_one_that_can_doze_keeps_its_process_and_its_place(bench: KeeperBench) -> None:
+    bench.spec = replace(bench.spec, can_doze=True, sleep_after_s=60)
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.keeper.doze()
+    status = await bench.reach(EngineState.ASLEEP)
+    assert (status.pid, bench.keeper.is_dozing) == (1000, True)
+    bench.keeper.wake()
+    await bench.reach(EngineState.READY)
+    assert bench.probe.mounted == [("sleep", ""), ("wake", "")]
+    assert bench.spawner.processes[0].signals == []
+    assert len(bench.probe.warmed) == 2, "it must answer again"
+
+
+async def test_one_that_dozes_leaves_its_place_when_it_is_needed(bench: KeeperBench) -> None:
+    bench.spec = replace(bench.spec, can_doze=True, sleep_after_s=60)
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.keeper.doze()
+    await bench.reach(EngineState.ASLEEP)
+    bench.keeper.rest()
+    await until(lambda: bench.keeper.status.pid is None)
+    bench.keeper.doze()
+    assert (bench.keeper.status.state, bench.keeper.is_dozing) == (EngineState.ASLEEP, False)
+    bench.keeper.wake()
+    await bench.reach(EngineState.READY)
+    assert len(bench.spawner.processes) == 2
+
+
+async def test_one_that_does_not_wake_is_started_anew(bench: KeeperBench) -> None:
+    bench.spec = replace(bench.spec, can_doze=True, sleep_after_s=60)
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.keeper.doze()
+    await bench.reach(EngineState.ASLEEP)
+    bench.probe.wake_fault = "out of memory"
+    bench.keeper.wake()
+    assert (await bench.reach(EngineState.FAILED)).reason == "it did not wake: out of memory"
+    await bench.reach(EngineState.READY)
+
+
+@pytest.mark.parametrize("ask", ["stop", "retire"])
+async def test_one_that_dozes_can_be_let_go(bench: KeeperBench, ask: str) -> None:
+    bench.spec = replace(bench.spec, can_doze=True, sleep_after_s=60)
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.keeper.doze()
+    await bench.reach(EngineState.ASLEEP)
+    getattr(bench.keeper, ask)()
+    await bench.running
+    assert bench.keeper.status.state is EngineState.STOPPED
+
+
+async def test_one_that_dies_while_it_dozes_sleeps_on(bench: KeeperBench) -> None:
+    bench.spec = replace(bench.spec, can_doze=True, sleep_after_s=60)
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.keeper.doze()
+    await bench.reach(EngineState.ASLEEP)
+    bench.spawner.processes[0].end(1)
+    await until(lambda: bench.keeper.status.pid is None)
+    assert bench.keeper.status.state is EngineState.ASLEEP
+    bench.keeper.wake()
+    await bench.reach(EngineState.READY)

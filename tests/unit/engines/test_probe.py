@@ -293,3 +293,21 @@ async def test_silence_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ProbeFailed, match="/v1/completions got no answer"):
         await asked.warm(is_visual=False)
     await asked.close()
+
+
+async def test_an_engine_is_put_to_sleep_and_woken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_for: list[str] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        asked_for.append(f"{request.method} {request.url.path}?{request.url.query.decode()}")
+        return httpx.Response(200 if len(asked_for) < 3 else 404, json={"error": {"message": "Not Found"}})
+
+    asked = probe(tmp_path, handle, monkeypatch)
+    await asked.fall_asleep()
+    await asked.wake_up()
+    assert asked_for == ["POST /sleep?level=1", "POST /wake_up?"]
+    with pytest.raises(ProbeFailed, match=r"does not sleep \(404: Not Found\)"):
+        await asked.fall_asleep()
+    with pytest.raises(ProbeFailed, match=r"does not wake up \(404: Not Found\)"):
+        await asked.wake_up()
+    await asked.close()

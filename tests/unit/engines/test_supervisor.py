@@ -149,20 +149,30 @@ async def test_engines_of_a_version_sleep_and_wake(tmp_path: Path) -> None:
 
 async def test_versions_that_may_sleep_do_so_when_nobody_asks(tmp_path: Path) -> None:
     traffic = FakeTraffic()
+    traffic.running = 1
     supervisor = supervise(FakeSpawner(), FakeProbe(), traffic=traffic)
     supervisor._timing = replace(TIMING, idle_every_s=0)
-    sleepy = replace(engine_spec(tmp_path, "shapes:v1#0"), sleep_after_s=0.02)
+    sleepy = replace(engine_spec(tmp_path, "shapes:v1#0"), sleep_after_s=0.001)
     supervisor.start([sleepy, engine_spec(tmp_path, "shapes:v2#0")])
     await until(supervisor.is_settled)
-    for _ in range(10):
-        await asyncio.sleep(0.005)
-        traffic.ended += 1
-    assert states(supervisor)[0] is EngineState.READY
-    traffic.running = 1
-    await asyncio.sleep(0.05)
-    assert states(supervisor)[0] is EngineState.READY
+    await asyncio.sleep(0.02)
+    assert states(supervisor) == [EngineState.READY, EngineState.READY], "a request is under way"
     traffic.running = 0
     await until(lambda: states(supervisor) == [EngineState.ASLEEP, EngineState.READY])
+    await supervisor.close()
+
+
+async def test_what_dozes_can_still_make_room(tmp_path: Path) -> None:
+    supervisor = supervise(FakeSpawner(), FakeProbe())
+    supervisor._timing = replace(TIMING, idle_every_s=0)
+    supervisor.start([replace(engine_spec(tmp_path, "shapes:v1#0"), sleep_after_s=0.001, can_doze=True)])
+    await until(lambda: states(supervisor) == [EngineState.ASLEEP])
+    [status] = supervisor.statuses()
+    assert status.pid is not None
+    assert list(supervisor._find_idle()) == [("shapes", "v1")]
+    supervisor.rest("shapes", "v1")
+    await until(lambda: supervisor.statuses()[0].pid is None)
+    assert supervisor._find_idle() == {}
     await supervisor.close()
 
 

@@ -12,8 +12,10 @@ from gateway.engines.vllm import (
     EngineArgsError,
     EngineRequest,
     build_launch_spec,
+    can_doze,
     estimate_need,
     is_forkable,
+    let_doze,
     make_room,
     mount,
 )
@@ -291,3 +293,15 @@ def test_the_users_environment_wins() -> None:
 @pytest.mark.parametrize(("value", "expected"), [(1, True), ("1", True), (None, True), (2, False), ("auto", False)])
 def test_whether_an_engine_may_be_forked_never_fails(value: Any, expected: bool) -> None:
     assert is_forkable(replace(REQUEST, engine_args={"tensor-parallel-size": value})) is expected
+
+
+def test_engines_that_may_sleep_have_sleep_mode_where_vllm_has_it() -> None:
+    on_gpu = let_doze(replace(REQUEST, cpu=False))
+    assert can_doze(on_gpu)
+    launch = build_launch_spec(on_gpu, SMALL)
+    assert "--enable-sleep-mode" in launch.args
+    assert launch.env["VLLM_SERVER_DEV_MODE"] == "1"
+    assert not can_doze(let_doze(REQUEST)), "on a CPU it would not start"
+    off = replace(REQUEST, cpu=False, engine_args={"enable_sleep_mode": False})
+    assert (let_doze(off), can_doze(off)) == (off, False)
+    assert "VLLM_SERVER_DEV_MODE" not in build_launch_spec(off, SMALL).env

@@ -7,6 +7,7 @@ from gateway.tasks import TaskSet
 async def test_who_waits_is_told_of_the_change_that_was_waited_for() -> None:
     want, tasks = Want(), TaskSet()
     waiting = tasks.start(want.until(Wanted.GONE, Wanted.ENDED), "wait")
+    want.set(Wanted.DOZING)
     want.set(Wanted.ASLEEP)
     await asyncio.sleep(0)
     assert not waiting.done()

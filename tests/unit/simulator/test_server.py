@@ -178,3 +178,14 @@ async def test_stopping_ends_open_streams_when_the_time_is_up() -> None:
         with pytest.raises(httpx.RemoteProtocolError):
             _ = [piece async for piece in pieces]
     await engine.wait_idle()
+
+
+async def test_asleep_it_lets_requests_hang_until_it_is_woken() -> None:
+    async with serve(replace(OPTIONS, can_sleep=True)) as (client, _):
+        assert (await client.post("/sleep?level=1")).json()["status"] == "sleeping"
+        with pytest.raises(httpx.ReadTimeout):
+            await client.post("/v1/chat/completions", json=CHAT, timeout=0.1)
+        assert (await client.post("/wake_up")).json()["status"] == "awake"
+        assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 200
+    async with serve() as (client, _):
+        assert (await client.post("/sleep")).status_code == 404, "only if it was started so"
