@@ -10,6 +10,9 @@ _COMMANDS = {
     "check": "say what a checkpoint folder is and whether it can be served",
     "merge": "work a LoRA or DoRA adapter into its base and write the result as a checkpoint",
     "chat": "ask a model, with pictures, and stream the answer to the terminal",
+    "split": "show or change how a model's traffic is shared among its versions",
+    "load": "load one more version of a model while the gateway serves",
+    "unload": "serve a version no longer; its engines end with their last answer",
     "models": "show models, versions and the state of their engines",
 }
 

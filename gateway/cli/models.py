@@ -2,19 +2,17 @@
 
 import argparse
 import json
-import os
 import sys
 import time
 from typing import Any
 
-import httpx
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gateway.settings import AdminSettings
+from gateway.cli.admin import AdminPort, add_flags
 
 _STYLES = {
     "ready": "green", "failed": "bold red", "starting": "yellow", "warming": "yellow", "draining": "magenta",
@@ -23,41 +21,30 @@ _STYLES = {
 _SETTLED = ("ready", "asleep", "failed", "stopped")
 
 
-class AdminFailed(Exception):
-    """The admin port gave no usable answer; the message is for people."""
-
-
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command's flags."""
     parser = subparsers.add_parser("models", help="show models, versions and the state of their engines")
-    parser.add_argument("--admin-url", default="http://127.0.0.1:9000", help="the admin port (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the admin API's answer")
     parser.add_argument("--watch", action="store_true", help="go on showing changes until interrupted")
-    parser.set_defaults(run=run)
+    add_flags(parser, run)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(port: AdminPort, args: argparse.Namespace) -> int:
     """Show once, or live: on a terminal until every engine is ready or failed. Exit code 1 if one has failed."""
-    # A pipe has no width of its own; its lines are not to be folded.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 400)
-    key = os.environ.get(AdminSettings().key_env)
-    headers = {"authorization": f"Bearer {key}"} if key else {}
-    try:
-        with httpx.Client(base_url=args.admin_url, timeout=10.0, headers=headers, trust_env=False) as client:
-            models = _fetch(client)
-            if args.json:
-                print(json.dumps(models, indent=2))
-            elif args.watch or (console.is_terminal and not _is_settled(models)):
-                models = _show_live(console, client, models, is_endless=args.watch)
-            else:
-                console.print(render(models, has_bars=False))
-    except httpx.ConnectError:
-        print(f"gateway models: nobody answers at {args.admin_url}: is `gateway serve` running?", file=sys.stderr)
-        return 1
-    except (AdminFailed, httpx.HTTPError) as error:
-        print(f"gateway models: {error}", file=sys.stderr)
-        return 1
+    console = make_console()
+    models = _fetch(port)
+    if args.json:
+        print(json.dumps(models, indent=2))
+    elif args.watch or (console.is_terminal and not _is_settled(models)):
+        models = show_live(console, port, models, is_endless=args.watch)
+    else:
+        console.print(render(models, has_bars=False))
     return 1 if any(engine["state"] == "failed" for engine in _engines(models)) else 0
+
+
+def make_console() -> Console:
+    """Where the table goes. A pipe has no width of its own; its lines are not to be folded."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 400)
 
 
 def render(models: list[dict[str, Any]], *, has_bars: bool) -> RenderableType:
@@ -105,25 +92,21 @@ def _detail(engine: dict[str, Any], version: dict[str, Any], *, has_bars: bool) 
     return Text(f"{percent}{engine['phase']}{retried}")
 
 
-def _show_live(
-    console: Console, client: httpx.Client, models: list[dict[str, Any]], *, is_endless: bool
+def show_live(
+    console: Console, port: AdminPort, models: list[dict[str, Any]], *, is_endless: bool
 ) -> list[dict[str, Any]]:
+    """Show changes until every engine is ready or failed, or for ever; returns what was seen last."""
     has_bars = console.is_terminal
     with Live(render(models, has_bars=has_bars), console=console, auto_refresh=False) as live:
         while is_endless or not _is_settled(models):
             time.sleep(0.3)
-            models = _fetch(client)
+            models = _fetch(port)
             live.update(render(models, has_bars=has_bars), refresh=True)
     return models
 
 
-def _fetch(client: httpx.Client) -> list[dict[str, Any]]:
-    answer = client.get("/admin/v1/models")
-    if answer.status_code == 401:
-        raise AdminFailed(f"the admin port needs its key: set {AdminSettings().key_env}")
-    if answer.status_code != 200:
-        raise AdminFailed(f"the admin port answered {answer.status_code}: {answer.text[:200]}")
-    models: list[dict[str, Any]] = answer.json()["models"]
+def _fetch(port: AdminPort) -> list[dict[str, Any]]:
+    models: list[dict[str, Any]] = port.ask("GET", "models")["models"]
     return models
 
 

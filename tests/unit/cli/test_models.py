@@ -41,13 +41,13 @@ def run(found: list[list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch, *wor
     def handle(request: httpx.Request) -> httpx.Response:
         return httpx.Response(status, json={"models": next(answers)})
 
-    monkeypatch.setattr(
-        models.httpx, "Client", lambda **options: RealClient(transport=httpx.MockTransport(handle), **options)
-    )
+    monkeypatch.setattr(httpx, "Client", lambda **options: RealClient(transport=httpx.MockTransport(handle), **options))
     monkeypatch.setattr(models.time, "sleep", lambda seconds: None)
     parser = argparse.ArgumentParser()
-    models.add_parser(parser.add_subparsers())
-    return models.run(parser.parse_args(["models", *words]))
+    models.add_parser(parser.add_subparsers(dest="command"))
+    args = parser.parse_args(["models", *words])
+    code: int = args.run(args)
+    return code
 
 
 def test_a_ready_engine_tells_what_it_can() -> None:

@@ -1,0 +1,29 @@
+import httpx
+import pytest
+
+from gateway.cli import unload
+from tests.support.fake_admin import FakeAdmin
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (httpx.Response(409, json={"error": {"message": "m:v1 has 1 of the traffic"}}), "m:v1 has 1 of the traffic"),
+        (httpx.Response(401, json={}), "the admin port needs its key: set GATEWAY_ADMIN_KEY"),
+        (httpx.Response(502, text="<html>"), "the admin port answered 502: <html>"),
+        (httpx.ConnectError("refused"), "nobody answers at http://127.0.0.1:9000: is `gateway serve` running?"),
+        (httpx.ReadTimeout("slow"), "slow"),
+    ],
+)
+def test_what_went_wrong_is_said_with_exit_code_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: httpx.Response | Exception, said: str
+) -> None:
+    assert FakeAdmin(monkeypatch, answer).run(unload, "m", "v1") == 1
+    assert capsys.readouterr().err == f"gateway unload: {said}\n"
+
+
+def test_the_key_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_ADMIN_KEY", "secret")
+    admin = FakeAdmin(monkeypatch, httpx.Response(202, json={"id": "m:v1"}))
+    admin.run(unload, "m", "v1")
+    assert admin.headers[0]["authorization"] == "Bearer secret"
