@@ -1,6 +1,7 @@
 """Fetching for those who live in an event loop. Remembers what each address has meant, so that it means one thing."""
 
 import asyncio
+import logging
 import threading
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from gateway.sources.cache import Cache
 from gateway.sources.download import Told
 from gateway.sources.fetching import Fetched, OpenSource, fetch
 from gateway.sources.source import FetchCancelled
+
+logger = logging.getLogger(__name__)
 
 
 class Fetcher:
@@ -36,6 +39,8 @@ class Fetcher:
             if known is not None and known.folder.is_dir() and not is_fresh:
                 return known
             self._fetched[address] = fetched = await self._fetch(address, told)
+            if fetched.note is not None:
+                logger.warning("%s", fetched.note)
             return fetched
 
     async def _fetch(self, address: SourceAddress, told: Told) -> Fetched:

@@ -1,6 +1,5 @@
 """One source, from its address to a folder on this machine. Blocks: it is called in a thread."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -13,8 +12,6 @@ from gateway.sources.cache import Cache, Entry
 from gateway.sources.download import Download, Told
 from gateway.sources.selection import choose
 from gateway.sources.source import Listing, Source, SourceFailed
-
-logger = logging.getLogger(__name__)
 
 OpenSource = Callable[[SourceAddress], Source]
 """Opens what an address means. Raises SourceFailed."""
@@ -53,7 +50,6 @@ def fetch(
         if failure.is_final or kept is None:
             raise
         note = f"{failure}; what was fetched before is used, revision {kept.revision[:12]}{kept.note}"
-        logger.warning("%s", note)
         return Fetched(kept.folder, kept.revision, note)
     with entry.lock(cancelled):
         folder = entry.find(listing.revision)

@@ -93,6 +93,15 @@ async def test_a_failure_is_not_remembered(fetcher: Fetcher, shelf: Shelf) -> No
     assert (await fetcher.fetch(ADDRESS, nothing)).revision == "one"
 
 
+async def test_a_store_that_cannot_be_asked_is_told(
+    fetcher: Fetcher, shelf: Shelf, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = await fetcher.fetch(ADDRESS, nothing)
+    shelf.fault = SourceFailed("down", is_final=False)
+    assert (await fetcher.fetch(ADDRESS, nothing, is_fresh=True)).folder == first.folder
+    assert caplog.messages[0].startswith("down; what was fetched before is used, revision one of 20")
+
+
 async def test_whoever_is_cancelled_ends_the_download(fetcher: Fetcher, shelf: Shelf) -> None:
     reading, going_on = threading.Event(), threading.Event()
 
