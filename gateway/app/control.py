@@ -22,6 +22,7 @@ from gateway.processes.messages import AdapterSet, Alive, AnyMessage, Ask, Engin
 from gateway.processes.questions import Questions
 from gateway.processes.reports import render_reports
 from gateway.settings import Settings
+from gateway.sources import Fetcher, open_source
 from gateway.tasks import TaskSet
 from gateway.traffic.routes import Routes
 
@@ -88,7 +89,8 @@ class ControlProcess:
             # The main process answers for relays that do not.
             return render_reports((await self._reports.ask(channel.send, Ask)).relays)
 
-        self._control = control = Control(settings, self._engines, publish, welcome.started)
+        fetcher = Fetcher(settings.cache.folder, open_source)
+        self._control = control = Control(settings, self._engines, publish, fetcher, welcome.started)
         tasks = TaskSet()
         admin = await serve_on(sockets, build_admin_app(control, read_metrics, settings.admin.secret), tasks)
         channel.send(Up())

@@ -11,6 +11,7 @@ from gateway.app.public_port import PublicPort, settle_memory
 from gateway.app.running import Gateway, OnUp, runtime_dir
 from gateway.control.control import Control
 from gateway.settings import Settings
+from gateway.sources import Fetcher, open_source
 from gateway.tasks import TaskSet
 from gateway.telemetry.metrics import RelayCounts, render
 from gateway.traffic.routes import RouteBoard
@@ -29,7 +30,7 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
         return 1
     board = RouteBoard()
     supervisor = build_supervisor(settings, lambda status: control.note())
-    control = Control(settings, supervisor, board.publish)
+    control = Control(settings, supervisor, board.publish, Fetcher(settings.cache.folder, open_source))
     public = PublicPort.build(settings, board, RelayCounts())
     if public is None:
         return 1

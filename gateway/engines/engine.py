@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.engines.process import LaunchSpec
+from gateway.settings import SourceAddress
 
 Adapters = tuple[tuple[str, Path], ...]
 """The adapters of an engine: its own name for each, and the folder."""
@@ -60,7 +61,8 @@ class EngineSpec:
     anything is started; None means there is nothing to look at. Code in the checkpoint's folder keeps it from being
     served unless the settings say that it `trusts_code`. `draft` is the model that guesses ahead. An engine that does
     not answer each prompt of `smoke` as expected is never ready. `remake` gives the same engine with other adapters; it
-    raises MountRefused where the engine was not started for such.
+    raises MountRefused where the engine was not started for such. `sources` are fetched first, and `settle` then gives
+    the same engine with their folders, which until then has no `checkpoint`.
     """
 
     name: str
@@ -77,6 +79,8 @@ class EngineSpec:
     draft: Path | None = None
     smoke: tuple[SmokePrompt, ...] = ()
     remake: Callable[[Adapters], "EngineSpec"] | None = None
+    sources: tuple[SourceAddress, ...] = ()
+    settle: Callable[[Mapping[SourceAddress, Path]], "EngineSpec"] | None = None
 
     @property
     def address(self) -> str:

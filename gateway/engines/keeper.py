@@ -22,6 +22,8 @@ from gateway.engines.engine import (
 from gateway.engines.mounts import MountProbe, Mounts, find_smoke
 from gateway.engines.process import EngineProcess, Spawner
 from gateway.engines.progress import LoadProgress
+from gateway.engines.settling import Fetch, settle
+from gateway.sources import SourceFailed
 from gateway.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
@@ -62,14 +64,15 @@ class KeeperTiming:
 class KeeperTools:
     """What keepers act through.
 
-    `admit` looks at a spec's files and may block; engines that can be forked go to `fork_spawner`, where there is one;
-    `explain` turns last lines and an exit code into a sentence; `slots` bounds how many engines load at once; `turns`
-    keeps them in the order in which they were asked for.
+    `fetch` gets files of other machines; `admit` looks at a spec's files and may block; engines that can be forked go
+    to `fork_spawner`, where there is one; `explain` turns last lines and an exit code into a sentence; `slots` bounds
+    how many engines load at once; `turns` keeps them in the order in which they were asked for.
     """
 
     spawner: Spawner
     fork_spawner: Spawner | None
     make_probe: Callable[[EngineSpec], EngineProbe]
+    fetch: Fetch
     admit: Callable[[EngineSpec], Admission]
     explain: Callable[[list[str], int], str]
     slots: asyncio.Semaphore
@@ -163,6 +166,9 @@ class EngineKeeper:
 
     async def _live(self) -> None:
         """One life from launch to end. Raises EngineFailed unless it was stopped."""
+        await self._settle()
+        if self._stopping.is_set():
+            return
         self._update(EngineState.STARTING, phase="checking the checkpoint", progress=0.0)
         async with self._tools.turns:
             spec = self.spec
@@ -175,25 +181,40 @@ class EngineKeeper:
         async with self._tools.slots:
             if self._stopping.is_set():
                 return
-            process = await self._launch_unless_stopped(spec)
+            process = await self._unless_stopped(self._launch(spec), "launch")
             if process is None:
                 return
             await self._guard(process, self._bring_up(spec, admission), self._timing.start_timeout_s)
         if not self._stopping.is_set():
             await self._guard(process, self._watch(), None)
 
-    async def _launch_unless_stopped(self, spec: EngineSpec) -> EngineProcess | None:
-        """Launch; give up at once when told to stop, since loading vLLM takes its time."""
+    async def _settle(self) -> None:
+        """Fetch what lies elsewhere, once. Raises EngineFailed."""
+
+        def note(phase: str, fraction: float) -> None:
+            if not self._stopping.is_set():
+                self._update(EngineState.STARTING, phase=phase, progress=fraction)
+
+        try:
+            spec = await self._unless_stopped(settle(self.spec, self._tools.fetch, note), "fetch")
+        except SourceFailed as failure:
+            raise EngineFailed(str(failure), is_final=failure.is_final) from failure
+        if spec is not None and spec is not self.spec:
+            self.mounts.spec = spec
+            self.status = replace(self.status, checkpoint=None if spec.checkpoint is None else str(spec.checkpoint))
+
+    async def _unless_stopped(self, work: Coroutine[None, None, T], name: str) -> T | None:
+        """Do `work`; give up at once when told to stop, since loading vLLM, or a checkpoint, takes its time."""
         tasks = TaskSet()
-        launching = tasks.start(_outcome_of(self._launch(spec)), f"{self.spec.name} launch")
+        working = tasks.start(_outcome_of(work), f"{self.spec.name} {name}")
         stopping = tasks.start(self._stopping.wait(), f"{self.spec.name} stop")
         try:
-            await asyncio.wait((launching, stopping), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
         finally:
             await tasks.close()
-        if launching.cancelled():
+        if working.cancelled():
             return None
-        outcome = launching.result()
+        outcome = working.result()
         if isinstance(outcome, Exception):
             raise outcome
         return outcome

@@ -11,10 +11,20 @@ from gateway.engines.engine import Admission, EngineSpec, EngineState
 from gateway.engines.keeper import KeeperTiming, KeeperTools
 from gateway.engines.remote import RemoteSpec
 from gateway.engines.supervisor import Supervisor
-from gateway.errors import BadRequest, UnknownModel
-from gateway.settings import ModelSettings, Settings
+from gateway.errors import BadRequest, GatewayError, NoCapacity, UnknownModel
+from gateway.settings import ModelSettings, Settings, SourceAddress, parse_address
+from gateway.sources import Fetched, SourceFailed
+from gateway.sources.download import Told
 from gateway.traffic.routes import RouteBoard, Routes
-from tests.support.fake_engines import FakeProbe, FakeSpawner, engine_spec, remakeable, remote_spec, until
+from tests.support.fake_engines import (
+    FakeProbe,
+    FakeSpawner,
+    engine_spec,
+    fetch_nothing,
+    remakeable,
+    remote_spec,
+    until,
+)
 
 SETTINGS = Settings(
     models=(
@@ -33,19 +43,35 @@ SETTINGS = Settings(
 )
 
 
+class FakeFetcher:
+    """Has everything in one folder, or meets a failure."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.failure: SourceFailed | None = None
+        self.asked: list[tuple[str, bool]] = []
+
+    async def fetch(self, address: SourceAddress, told: Told, *, is_fresh: bool = False) -> Fetched:
+        self.asked.append((str(address), is_fresh))
+        if self.failure is not None:
+            raise self.failure
+        return Fetched(self.folder, "abc")
+
+
 class Bench:
     def __init__(self, folder: Path) -> None:
         self.board = RouteBoard()
         self.spawner = FakeSpawner()
         tools = KeeperTools(
             spawner=self.spawner, fork_spawner=None, make_probe=lambda spec: FakeProbe(),
-            admit=lambda spec: Admission("no such folder" if spec.version == "v2" else None),
+            fetch=fetch_nothing, admit=lambda spec: Admission("no such folder" if spec.version == "v2" else None),
             explain=lambda lines, code: f"it ended with {code}", slots=asyncio.Semaphore(2), turns=asyncio.Lock(), on_change=lambda status: self.control.note(),
         )  # fmt: skip
         timing = KeeperTiming(poll_s=0, stop_grace_s=0.01, first_pause_s=60)
         self.remote = FakeProbe()
         self.supervisor = Supervisor(tools, timing, lambda spec: self.remote)
-        self.control = Control(SETTINGS, self.supervisor, self.board.publish)
+        self.fetcher = FakeFetcher(folder / "fetched")
+        self.control = Control(SETTINGS, self.supervisor, self.board.publish, self.fetcher)
         one, two = engine_spec(folder, "shapes:v1#0"), engine_spec(folder, "shapes:v2#0")
         two = replace(two, socket=folder / "other.sock", adapters=(("shapes:v2+mirror", folder),))
         self.specs: list[EngineSpec | RemoteSpec] = [one, two]
@@ -107,7 +133,7 @@ async def test_engines_that_are_older_than_control_are_published_and_are_no_news
     await bench.come_up()
     caplog.clear()
     with caplog.at_level(logging.INFO, "gateway.control"):
-        Control(SETTINGS, bench.supervisor, bench.board.publish)
+        Control(SETTINGS, bench.supervisor, bench.board.publish, bench.fetcher)
     assert bench.replicas("v1") == [f"unix://{tmp_path}/e.sock"]
     assert caplog.messages == []
     await bench.supervisor.close()
@@ -162,6 +188,30 @@ async def test_what_cannot_be_mounted_is_refused(
     await bench.supervisor.close()
 
 
+async def test_an_adapter_that_lies_elsewhere_is_fetched_anew_and_mounted(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.specs = [remakeable(engine_spec(tmp_path, "shapes:v1#0"))]
+    await bench.come_up()
+    await bench.control.set_adapter("shapes", "v1", "new", parse_address("hf://org/lora"))
+    assert bench.fetcher.asked == [("hf://org/lora", True)]
+    [keeper] = bench.supervisor._find_keepers("shapes", "v1")
+    assert keeper.spec.adapters == (("shapes:v1+new", bench.fetcher.folder),)
+    await bench.supervisor.close()
+
+
+@pytest.mark.parametrize(("is_final", "kind"), [(True, BadRequest), (False, NoCapacity)])
+async def test_an_adapter_that_cannot_be_fetched_is_refused(
+    tmp_path: Path, is_final: bool, kind: type[GatewayError]
+) -> None:
+    bench = Bench(tmp_path)
+    bench.fetcher.failure = SourceFailed("the Hub said no", is_final=is_final)
+    with pytest.raises(kind, match=r"^shapes:v1\+new: the Hub said no\.$"):
+        await bench.control.set_adapter("shapes", "v1", "new", parse_address("hf://org/lora"))
+    with pytest.raises(UnknownModel):
+        await bench.control.set_adapter("none", "v1", "new", parse_address("hf://org/lora"))
+    assert len(bench.fetcher.asked) == 1, "nothing is fetched for nobody"
+
+
 async def test_changes_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench(tmp_path)
     with caplog.at_level(logging.INFO, "gateway.control"):
@@ -194,7 +244,7 @@ async def test_the_policy_of_a_version_is_published(tmp_path: Path) -> None:
 async def test_what_changes_nothing_for_relays_is_not_published(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     published: list[Routes] = []
-    control = Control(SETTINGS, bench.supervisor, published.append)
+    control = Control(SETTINGS, bench.supervisor, published.append, bench.fetcher)
     control.note()
     control.note()
     assert len(published) == 1

@@ -7,8 +7,12 @@ import pytest
 
 from gateway.engines.engine import Admission, EngineSpec, EngineState, EngineStatus, SmokePrompt
 from gateway.engines.keeper import EngineKeeper, KeeperTiming, KeeperTools
+from gateway.engines.settling import Fetch
+from gateway.settings import SourceAddress, parse_address
+from gateway.sources import SourceFailed
+from gateway.sources.download import Told
 from gateway.tasks import TaskSet
-from tests.support.fake_engines import FakeProbe, FakeProcess, FakeSpawner, engine_spec, until
+from tests.support.fake_engines import FakeProbe, FakeProcess, FakeSpawner, engine_spec, fetch_nothing, until
 
 TIMING = KeeperTiming(
     start_timeout_s=5,
@@ -30,6 +34,7 @@ class Bench:
         self.probe = FakeProbe()
         self.admission = Admission()
         self.admit: Callable[[EngineSpec], Admission] = lambda spec: self.admission
+        self.fetch: Fetch = fetch_nothing
         self.history: list[EngineStatus] = []
         self.spec = spec
         self.timing = TIMING
@@ -40,6 +45,7 @@ class Bench:
             spawner=self.spawner,
             fork_spawner=self.fork_spawner,
             make_probe=lambda spec: self.probe,
+            fetch=self.fetch,
             admit=lambda spec: self.admit(spec),
             explain=lambda lines, code: f"it ended with {code}",
             slots=asyncio.Semaphore(1),
@@ -345,3 +351,70 @@ async def test_only_the_life_that_just_ended_counts_as_stable(bench: Bench) -> N
     failures = [status for status in bench.history if status.state is EngineState.FAILED]
     pauses = [status.next_try_at - status.since for status in failures if status.next_try_at]
     assert pauses[1] < pauses[2] < pauses[3]
+
+
+ADDRESS = parse_address("hf://org/name")
+
+
+def unsettled(spec: EngineSpec) -> EngineSpec:
+    """The same engine, whose checkpoint lies elsewhere."""
+    return replace(spec, sources=(ADDRESS,), settle=lambda folders: replace(spec, checkpoint=folders[ADDRESS]))
+
+
+async def test_what_lies_elsewhere_is_fetched_before_it_is_looked_at(bench: Bench, tmp_path: Path) -> None:
+    fetched: list[SourceAddress] = []
+    looked_at: list[Path | None] = []
+
+    async def fetch(address: SourceAddress, told: Told) -> Path:
+        fetched.append(address)
+        told(1, 4)
+        return tmp_path
+
+    def admit(spec: EngineSpec) -> Admission:
+        looked_at.append(spec.checkpoint)
+        return Admission()
+
+    bench.spec, bench.fetch, bench.admit = unsettled(bench.spec), fetch, admit
+    keeper = bench.start()
+    assert keeper.status.checkpoint is None
+    assert (await bench.reach(EngineState.READY)).checkpoint == str(tmp_path)
+    assert looked_at == [tmp_path]
+    told = [(status.state, status.progress) for status in bench.history if status.phase == "fetching hf://org/name"]
+    assert told == [(EngineState.STARTING, 0.0), (EngineState.STARTING, 0.25)]
+
+    bench.spawner.processes[0].end(1)
+    await until(lambda: len(bench.spawner.processes) == 2)
+    await bench.reach(EngineState.READY)
+    assert fetched == [ADDRESS], "another life needs no network"
+
+
+@pytest.mark.parametrize("is_final", [True, False])
+async def test_a_fetch_that_fails_is_a_failure_with_its_reason(bench: Bench, is_final: bool) -> None:
+    async def fetch(address: SourceAddress, told: Told) -> Path:
+        raise SourceFailed("the Hub said no", is_final=is_final)
+
+    bench.spec, bench.fetch, bench.timing = unsettled(bench.spec), fetch, replace(TIMING, first_pause_s=60)
+    bench.start()
+    status = await bench.reach(EngineState.FAILED)
+    assert status.reason == "the Hub said no"
+    assert (status.next_try_at is None) is is_final
+    assert bench.spawner.processes == []
+
+
+async def test_stopping_ends_a_fetch_at_once(bench: Bench) -> None:
+    ended = asyncio.Event()
+
+    async def fetch(address: SourceAddress, told: Told) -> Path:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError
+
+    bench.spec, bench.fetch = unsettled(bench.spec), fetch
+    keeper = bench.start()
+    await until(lambda: keeper.status.phase.startswith("fetching"))
+    keeper.stop()
+    await bench.running
+    assert ended.is_set()
+    assert keeper.status.state is EngineState.STOPPED

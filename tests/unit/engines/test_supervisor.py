@@ -9,7 +9,15 @@ from gateway.engines.keeper import KeeperTiming, KeeperTools
 from gateway.engines.supervisor import Supervisor
 from gateway.fleet.replica import Replica
 from gateway.tasks import TaskSet
-from tests.support.fake_engines import FakeProbe, FakeSpawner, engine_spec, remakeable, remote_spec, until
+from tests.support.fake_engines import (
+    FakeProbe,
+    FakeSpawner,
+    engine_spec,
+    fetch_nothing,
+    remakeable,
+    remote_spec,
+    until,
+)
 
 TIMING = KeeperTiming(poll_s=0, stop_grace_s=0.01, unload_after_s=0, first_pause_s=60)
 
@@ -21,6 +29,7 @@ def supervise(
         spawner=spawner,
         fork_spawner=None,
         make_probe=lambda spec: probe,
+        fetch=fetch_nothing,
         admit=lambda spec: Admission(
             (faults or {}).get(spec.name), digests={name: folder.name * 9 for name, folder in spec.adapters}
         ),
@@ -223,6 +232,7 @@ class Apart:
             spawner=self.spawner,
             fork_spawner=None,
             make_probe=lambda spec: self.probes[spec.name],
+            fetch=fetch_nothing,
             admit=lambda spec: Admission(digests={name: folder.name * 9 for name, folder in spec.adapters}),
             explain=lambda lines, code: "",
             slots=asyncio.Semaphore(2),
