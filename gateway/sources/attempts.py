@@ -13,8 +13,7 @@ class FetchTiming:
     attempts: int = 5
     first_pause_s: float = 1.0
     longest_pause_s: float = 16.0
-    poll_s: float = 0.2
-    tell_every_s: float = 0.5
+    poll_s: float = 0.25
     workers: int = 8
 
 

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -15,31 +14,22 @@ from gateway.sources.disk import explained, require_room
 from gateway.sources.source import FetchCancelled, RemoteFile, Source, SourceFailed
 
 Told = Callable[[int, int], None]
-"""Is told now and then, from any thread, how many bytes are there and how many there will be."""
+"""Is told now and then how many bytes are there and how many there will be."""
 
 
 class Meter:
-    """Counts bytes of all files together and passes the sum on. Each of `ends` ends the work of all who count."""
+    """Counts bytes of all files together. Each of `ends` ends the work of all who count."""
 
-    def __init__(self, total_bytes: int, told: Told, every_s: float, ends: Sequence[threading.Event]) -> None:
-        self._total_bytes = total_bytes
-        self._told = told
-        self._every_s = every_s
+    def __init__(self, ends: Sequence[threading.Event]) -> None:
         self._ends = ends
         self._lock = threading.Lock()
-        self._done_bytes = 0
-        self._told_at = 0.0
+        self.done_bytes = 0
 
     def add(self, count: int) -> None:
         """So many bytes more, or with a negative count fewer. Raises FetchCancelled."""
         self.check()
         with self._lock:
-            self._done_bytes += count
-            done_bytes, now = self._done_bytes, time.monotonic()
-            is_due = now - self._told_at >= self._every_s or done_bytes == self._total_bytes
-            self._told_at = now if is_due else self._told_at
-        if is_due:
-            self._told(done_bytes, self._total_bytes)
+            self.done_bytes += count
 
     def check(self) -> None:
         """Raise FetchCancelled if nobody wants it any more."""
@@ -67,15 +57,15 @@ class Download:
         self._cancelled = cancelled
         self._timing = timing
         self._ended = threading.Event()  # set for all files when one has failed, or when it is cancelled
-        total_bytes = sum(file.size_bytes for file in files)
-        self._meter = Meter(total_bytes, told, timing.tell_every_s, (cancelled, self._ended))
+        self._total_bytes = sum(file.size_bytes for file in files)
+        self._told = told
+        self._meter = Meter((cancelled, self._ended))
 
     def run(self) -> None:
         """Fetch them all. Raises SourceFailed or FetchCancelled; what has come by then is kept for the next time."""
         with explained(self._staging):
             there_bytes = sum(min(self._measure(file), file.size_bytes) for file in self._files)
-        missing_bytes = sum(file.size_bytes for file in self._files) - there_bytes
-        require_room(missing_bytes, self._staging, self._place)
+        require_room(self._total_bytes - there_bytes, self._staging, self._place)
         with ThreadPoolExecutor(self._timing.workers, thread_name_prefix="fetch") as pool:
             futures = [pool.submit(self._fetch, file) for file in self._files]
             try:
@@ -93,6 +83,7 @@ class Download:
     def _wait(self, futures: "list[Future[None]]") -> None:
         while not self._cancelled.is_set():
             done, left = wait(futures, timeout=self._timing.poll_s, return_when=FIRST_EXCEPTION)
+            self._told(self._meter.done_bytes, self._total_bytes)
             if not left or any(future.exception() for future in done):
                 return
 
