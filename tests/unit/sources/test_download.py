@@ -9,7 +9,7 @@ from gateway.sources.checksums import Checksum
 from gateway.sources.download import Download, Meter
 from gateway.sources.source import FetchCancelled, Listing, RemoteFile, Sink, SourceFailed
 
-TIMING = FetchTiming(attempts=3, first_pause_s=0, longest_pause_s=0, poll_s=0.01, tell_every_s=0)
+TIMING = FetchTiming(attempts=3, first_pause_s=0, longest_pause_s=0, poll_s=0.01)
 
 
 class Shelf:
@@ -137,9 +137,30 @@ def test_without_room_nothing_is_asked_for(tmp_path: Path, monkeypatch: pytest.M
     assert shelf.reads == [("a", 2)], "only what is missing needs room"
 
 
-def test_a_meter_tells_now_and_then_and_at_the_end() -> None:
-    told: list[tuple[int, int]] = []
-    meter = Meter(10, lambda *at: told.append(at), 3600, ())
-    for _ in range(10):
+def test_a_download_that_stands_still_has_told_how_far_it_is(tmp_path: Path) -> None:
+    shelf, is_told = Shelf({"a": b"1234"}), threading.Event()
+
+    def stand_still(name: str, sink: Sink) -> None:
+        sink(b"1")
+        assert is_told.wait(5)
+        raise SourceFailed("broke off", is_final=False)
+
+    def tell(done_bytes: int, total_bytes: int) -> None:
+        if (done_bytes, total_bytes) == (1, 4):
+            shelf.on_read = lambda name, sink: None
+            is_told.set()
+
+    shelf.on_read = stand_still
+    download(shelf, tmp_path, tell)
+    assert (tmp_path / "a").read_bytes() == b"1234"
+
+
+def test_a_meter_counts_until_it_is_ended() -> None:
+    end = threading.Event()
+    meter = Meter((threading.Event(), end))
+    meter.add(5)
+    meter.add(-2)
+    end.set()
+    with pytest.raises(FetchCancelled):
         meter.add(1)
-    assert told == [(1, 10), (10, 10)]
+    assert meter.done_bytes == 3

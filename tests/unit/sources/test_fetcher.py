@@ -13,7 +13,7 @@ from gateway.sources.source import Listing, RemoteFile, Sink, SourceFailed
 from gateway.tasks import TaskSet
 
 ADDRESS = parse_address("s3://bucket/m")
-TIMING = FetchTiming(attempts=2, first_pause_s=0, poll_s=0.01, tell_every_s=0)
+TIMING = FetchTiming(attempts=2, first_pause_s=0, poll_s=0.01)
 
 
 class Shelf:
