@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gateway.settings.addresses import SourceAddress
@@ -13,6 +14,8 @@ from gateway.sources.fetching import Fetched, OpenSource, fetch
 from gateway.sources.source import FetchCancelled
 
 logger = logging.getLogger(__name__)
+
+_MOST_AT_ONCE = 32  # sources; those that wait for another process count too
 
 
 class Fetcher:
@@ -25,6 +28,8 @@ class Fetcher:
         self._cache = Cache(folder)
         self._open_source = open_source
         self._timing = timing or FetchTiming()
+        # Of its own: hours of downloads must not keep the rest of the program from its threads.
+        self._threads = ThreadPoolExecutor(_MOST_AT_ONCE, thread_name_prefix="fetcher")
         self._fetched: dict[SourceAddress, Fetched] = {}
         self._locks: dict[SourceAddress, asyncio.Lock] = {}
 
@@ -52,8 +57,8 @@ class Fetcher:
                 loop.call_soon_threadsafe(told, done_bytes, total_bytes)
 
         try:
-            return await asyncio.to_thread(
-                fetch, address, self._cache, self._open_source, tell, cancelled, self._timing
+            return await loop.run_in_executor(
+                self._threads, fetch, address, self._cache, self._open_source, tell, cancelled, self._timing
             )
         except FetchCancelled as error:  # nobody but the one who is cancelled ends it
             raise asyncio.CancelledError from error
