@@ -144,6 +144,8 @@ class Download:
                 self._source.read(file, before, take)
             except SourceFailed as failed:
                 failure = failed
+            except OSError as fault:  # of the line: those of the disk are explained by now
+                failure = SourceFailed(f"{file.name} from {self._place} broke off: {fault}", is_final=False)
             with explained(self._staging):
                 out.flush()
             if out.tell() > before:

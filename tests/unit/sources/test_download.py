@@ -75,6 +75,18 @@ def test_faults_that_pass_are_met_by_asking_again(tmp_path: Path) -> None:
     assert len(shelf.reads) == 3
 
 
+def test_a_line_that_breaks_is_not_taken_for_the_disk(tmp_path: Path) -> None:
+    shelf = Shelf({"a": b"123"})
+
+    def break_off(name: str, sink: Sink) -> None:
+        raise ConnectionResetError("reset by peer")
+
+    shelf.on_read = break_off
+    with pytest.raises(SourceFailed, match="a from s3://b broke off: reset by peer") as caught:
+        download(shelf, tmp_path)
+    assert (len(shelf.reads), caught.value.is_final) == (TIMING.attempts, False)
+
+
 def test_an_answer_that_always_ends_early_is_given_up(tmp_path: Path) -> None:
     class Short(Shelf):
         def read(self, file: RemoteFile, offset: int, sink: Sink) -> None:
