@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from gateway.sources.cache import Cache
 from gateway.sources.fetching import Fetched, fetch
 from gateway.sources.hub import HubSource
 from gateway.sources.source import RemoteFile, SourceFailed
-from tests.support.stores import HubStore
+from tests.support.stores import HubStore, Store
 
 WEIGHTS = os.urandom(700_000)
 FILES = {
@@ -171,3 +172,37 @@ def test_without_a_library_of_its_own_it_asks_for_nothing_else(hub: HubStore) ->
     got: list[bytes] = []
     source.read(RemoteFile("config.json", 23, ""), 10, got.append)
     assert b"".join(got) == FILES["config.json"][10:]
+
+
+@pytest.mark.parametrize(("status", "is_final"), [(403, True), (404, True), (429, False), (500, False)])
+def test_a_file_that_is_refused_is_one_sentence_too(hub: HubStore, status: int, is_final: bool) -> None:
+    source = HubSource(parse_address("hf://org/name"), hub.url)
+    file = source.list_files().files[0]
+    hub.faults.status = status
+    with pytest.raises(SourceFailed, match="hf://org/name") as caught:
+        source.read(file, 0, lambda piece: None)
+    assert caught.value.is_final is is_final
+    assert "\n" not in str(caught.value)
+
+
+def test_a_login_goes_to_the_hub_and_not_to_where_it_sends_for_the_bytes(
+    hub: HubStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    class Elsewhere(Store):
+        def answer(self, handler: Any) -> None:
+            seen.append(("elsewhere", handler.headers.get("authorization")))
+            self.send_file(handler, "model.safetensors", {})
+
+    class Sending(HubStore):
+        def send_file(self, handler: Any, name: str, headers: dict[str, str]) -> None:
+            seen.append(("hub", handler.headers.get("authorization")))
+            url = elsewhere.url.replace("127.0.0.1", "localhost")
+            handler.answer(b"", 302, {"location": f"{url}/{name}"})
+
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with Elsewhere({"model.safetensors": WEIGHTS}) as elsewhere, Sending({"model.safetensors": WEIGHTS}) as sending:
+        folder = get(sending, tmp_path).folder
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+    assert seen == [("hub", "Bearer hf_secret"), ("elsewhere", None)]
