@@ -47,7 +47,7 @@ def ask(gateway: RunningGateway, name: str) -> httpx.Response:
 
 
 def test_from_an_address_to_an_answer_and_again_without_the_hub(hub: HubStore, config: Path) -> None:
-    env = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_TELEMETRY": "1"}
+    env = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
     with run_gateway("--config", str(config), env=env) as gateway:
         gateway.await_states(60, v1="ready", gone="failed")
         assert ask(gateway, "shapes:v1").status_code == ask(gateway, "shapes:v1+a").status_code == 200
@@ -78,7 +78,7 @@ def test_a_download_shows_how_far_it_is_and_ends_when_the_gateway_does(hub: HubS
             pause.wait(0.5)
 
     hub.faults.before_piece = slow_down
-    with run_gateway("--config", str(config), env={"HF_ENDPOINT": hub.url}) as gateway:
+    with run_gateway("--config", str(config), env={"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}) as gateway:
 
         def find_fetching() -> object:
             engine = gateway.engines()["shapes:v1#0"]

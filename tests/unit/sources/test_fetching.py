@@ -50,7 +50,7 @@ def hub() -> Iterator[HubStore]:
 def start(hub: HubStore, cache: Path, limit_bytes: int = 0) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", _PROGRAM, str(cache), str(limit_bytes)],
-        stdout=subprocess.PIPE, text=True, env={**os.environ, "HF_ENDPOINT": hub.url},
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"},
     )  # fmt: skip
 
 

@@ -29,7 +29,9 @@ TIMING = FetchTiming(first_pause_s=0, longest_pause_s=0, poll_s=0.01)
 
 
 @pytest.fixture
-def hub() -> Iterator[HubStore]:
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubStore]:
+    # Other tests keep the libraries offline; this one has been read when it was imported.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with HubStore(dict(FILES)) as store:
         yield store
 
@@ -78,6 +80,18 @@ def test_where_the_hub_is_down_the_last_known_revision_is_used_and_said(hub: Hub
     assert again.note is not None
     assert "does not answer" in again.note
     assert f"what was fetched before is used, revision {hub.commit[:12]} of 20" in again.note
+
+
+def test_whoever_wants_no_network_gets_what_is_there(
+    hub: HubStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = get(hub, tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    hub.requests.clear()
+    again = get(hub, tmp_path)
+    assert (again.folder, hub.requests) == (first.folder, [])
+    assert again.note is not None
+    assert again.note.startswith("HF_HUB_OFFLINE is set, so the Hub is not asked; what was fetched before is used")
 
 
 def test_without_a_copy_a_hub_that_is_down_is_a_fault_that_may_pass(hub: HubStore, tmp_path: Path) -> None:
