@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from gateway.api.failures import add_error_answers
 from gateway.control.control import Control
 from gateway.errors import BadRequest, Unauthorized
+from gateway.settings import SourceAddress, is_address, parse_address
 from gateway.telemetry.metrics import CONTENT_TYPE
 
 
@@ -22,7 +23,10 @@ class LoadRequest(BaseModel):
 
 
 class MountRequest(BaseModel):
-    """An adapter to be mounted: a name of letters, digits, `.`, `_`, `-`, and the folder on the gateway's machine."""
+    """An adapter to be mounted: a name of letters, digits, `.`, `_`, `-`, and a folder on the gateway's machine.
+
+    Or the address of one elsewhere, `hf://ORG/NAME`.
+    """
 
     name: str
     path: str
@@ -72,9 +76,7 @@ def build_admin_app(control: Control, read_metrics: Callable[[], Awaitable[bytes
     @app.post("/admin/v1/models/{model:path}/versions/{version}/adapters")
     async def mount_adapter(model: str, version: str, asked: MountRequest) -> dict[str, Any]:
         """Mount an adapter, in the place of one of its name; no engine is started anew and no request notices."""
-        if not Path(asked.path).is_absolute():
-            raise BadRequest("The path of an adapter must begin at the root of the gateway's machine.", param="path")
-        return {"id": await control.set_adapter(model, version, asked.name, Path(asked.path))}
+        return {"id": await control.set_adapter(model, version, asked.name, _read_place(asked.path))}
 
     @app.delete("/admin/v1/models/{model:path}/versions/{version}/adapters/{name}")
     async def take_adapter_away(model: str, version: str, name: str) -> dict[str, Any]:
@@ -87,3 +89,14 @@ def build_admin_app(control: Control, read_metrics: Callable[[], Awaitable[bytes
         return Response(await read_metrics(), media_type=CONTENT_TYPE)
 
     return app
+
+
+def _read_place(path: str) -> Path | SourceAddress:
+    if is_address(path):
+        try:
+            return parse_address(path)
+        except ValueError as error:
+            raise BadRequest(f"The path of an adapter {error}.", param="path") from error
+    if not Path(path).is_absolute():
+        raise BadRequest("The path of an adapter must begin at the root of the gateway's machine.", param="path")
+    return Path(path)

@@ -34,6 +34,7 @@ from gateway.processes.messages import (
 from gateway.processes.questions import Questions
 from gateway.processes.reports import render_reports
 from gateway.settings import Settings
+from gateway.sources import Fetcher, open_source
 from gateway.tasks import TaskSet
 from gateway.traffic.routes import Routes
 
@@ -103,8 +104,8 @@ class ControlProcess:
             # The main process answers for relays that do not.
             return render_reports((await self._reports.ask(channel.send, Ask)).relays)
 
-        serving = Serving.load(welcome.serving)
-        self._control = control = Control(serving, self._engines, keep, publish, welcome.started)
+        serving, fetcher = Serving.load(welcome.serving), Fetcher(settings.cache.folder, open_source)
+        self._control = control = Control(serving, self._engines, keep, publish, fetcher, welcome.started)
         tasks = TaskSet()
         admin = await serve_on(sockets, build_admin_app(control, read_metrics, settings.admin.secret), tasks)
         channel.send(Up())

@@ -17,16 +17,24 @@ from gateway.engines.remote import RemoteProbe, RemoteSpec
 from gateway.engines.supervisor import Supervisor
 from gateway.engines.tools import EngineProbe, KeeperTiming, KeeperTools, Traffic
 from gateway.fleet.replica import VersionKey
-from gateway.settings import Settings
+from gateway.settings import Settings, SourceAddress
+from gateway.sources import Fetcher, open_source
+from gateway.sources.download import Told
 
 
 def build_supervisor(settings: Settings, on_change: Callable[[EngineStatus], None], traffic: Traffic) -> Supervisor:
     """A supervisor that keeps nothing yet."""
+    fetcher = Fetcher(settings.cache.folder, open_source)
+
+    async def fetch(address: SourceAddress, told: Told) -> Path:
+        return (await fetcher.fetch(address, told)).folder
+
     can_fork = settings.engines.fork != "never" and not has_cuda()
     tools = KeeperTools(
         spawner=DirectSpawner(),
         fork_spawner=ForkSpawner() if can_fork else None,
         make_probe=_make_probe,
+        fetch=fetch,
         admit=admit,
         explain=explain_exit,
         slots=asyncio.Semaphore(max(1, (os.cpu_count() or 1) // 2)),

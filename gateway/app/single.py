@@ -12,6 +12,7 @@ from gateway.app.running import Gateway, OnUp, runtime_dir
 from gateway.control.control import Control
 from gateway.control.serving import Serving
 from gateway.settings import Settings
+from gateway.sources import Fetcher, open_source
 from gateway.tasks import TaskSet
 from gateway.telemetry.metrics import RelayCounts, render
 from gateway.traffic.routes import RouteBoard
@@ -41,7 +42,8 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
     tasks = TaskSet()
     with runtime_dir(settings) as folder:
         staffing = Staffing(supervisor, settings, folder)
-        control = Control(serving, supervisor, staffing.keep, board.publish)
+        fetcher = Fetcher(settings.cache.folder, open_source)
+        control = Control(serving, supervisor, staffing.keep, board.publish, fetcher)
         await public.serve_on(public_sockets[0], tasks)
         app = build_admin_app(control, read_metrics, settings.admin.secret)
         admin = await serve_on(admin_sockets[0], app, tasks)

@@ -8,6 +8,7 @@ from importlib import import_module
 _COMMANDS = {
     "serve": "serve checkpoints: start engines and answer OpenAI clients",
     "check": "say what a checkpoint folder is and whether it can be served",
+    "fetch": "fetch a checkpoint from hf://, s3:// or gs:// into the cache and print its folder",
     "merge": "work a LoRA or DoRA adapter into its base and write the result as a checkpoint",
     "chat": "ask a model, with pictures, and stream the answer to the terminal",
     "split": "show or change how a model's traffic is shared among its versions",

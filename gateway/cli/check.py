@@ -12,9 +12,9 @@ from rich.text import Text
 
 from gateway.checkpoints import Finding, Manifest, Report, check
 from gateway.checkpoints.findings import join_names, make_printable
+from gateway.cli.fetched import NoFolder, find_folder
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
-_ADDRESS = re.compile(r"(hf|s3|gs|https?):/")
 _LABEL_WIDTH = 15
 _WIDEST = 110
 
@@ -23,7 +23,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the command's flags."""
     summary = "say what a checkpoint folder is and whether it can be served"
     parser = subparsers.add_parser("check", help=summary, description=summary)
-    parser.add_argument("dir", metavar="DIR", help="the folder of a checkpoint or of a LoRA adapter")
+    parser.add_argument(
+        "dir", metavar="DIR", help="the folder of a checkpoint or of a LoRA adapter, or hf://ORG/NAME and others"
+    )
     parser.add_argument("--base", metavar="DIR", help="with an adapter: the checkpoint it is to be mounted on")
     parser.add_argument("--draft", metavar="DIR", help="the model that is to guess ahead in speculative decoding")
     parser.add_argument("--against", metavar="DIR", help="a checkpoint that it would take the place of: what differs")
@@ -36,19 +38,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show what was found. Exit code 0 if the folder is sound, 1 if not, 2 if it is no folder on this machine."""
+    """Show what was found. Exit code 0 if the folder is sound, 1 if not, 2 for what is neither folder nor address."""
     console = Console(highlight=False)
-    for given in (args.dir, args.base, args.draft, args.against):
-        if given is not None and _ADDRESS.match(given):
-            print_error(f"{given} is an address; download it first and give the folder")
-            return 2
-    report = check(
-        Path(args.dir),
-        _path(args.base),
-        draft=_path(args.draft),
-        against=_path(args.against),
-        trusts_code=args.trust_remote_code,
-    )
+    try:
+        folder = find_folder(args.dir)
+        base, draft, against = map(_find, (args.base, args.draft, args.against))
+    except NoFolder as missing:
+        print_error(str(missing))
+        return missing.code
+    report = check(folder, base, draft=draft, against=against, trusts_code=args.trust_remote_code)
     if args.json:
         print(json.dumps(report.to_dict() | _tell_fit(report, args.memory), indent=2))
     else:
@@ -66,8 +64,8 @@ def read_size(text: str) -> int:
     return int(float(match[1]) * (1024 if unit.endswith("i") else 1000) ** ("kmgt".index(unit[0]) + 1 if unit else 0))
 
 
-def _path(given: str | None) -> Path | None:
-    return None if given is None else Path(given)
+def _find(given: str | None) -> Path | None:
+    return None if given is None else find_folder(given)
 
 
 def _tell_fit(report: Report, memory_bytes: int | None) -> dict[str, int | None]:

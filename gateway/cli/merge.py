@@ -8,14 +8,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from gateway.checkpoints.findings import make_printable
+from gateway.cli.fetched import NoFolder, find_folder
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command's flags."""
     summary = "work a LoRA or DoRA adapter into its base and write the result as a checkpoint"
     parser = subparsers.add_parser("merge", help=summary, description=summary)
-    parser.add_argument("--base", required=True, metavar="DIR", type=Path, help="the checkpoint it was trained on")
-    parser.add_argument("--adapter", required=True, metavar="DIR", type=Path, help="the adapter's folder")
+    parser.add_argument(
+        "--base", required=True, metavar="DIR", help="the checkpoint it was trained on: a folder or an address"
+    )
+    parser.add_argument("--adapter", required=True, metavar="DIR", help="the adapter's folder or address")
     parser.add_argument("--out", required=True, metavar="DIR", type=Path, help="where to write; must not be there yet")
     parser.add_argument(
         "--no-verify", action="store_true", help="do not compare the answers of merged and mounted (needs no torch)"
@@ -35,20 +38,23 @@ def run(args: argparse.Namespace) -> int:
     from gateway.merging.equivalence import CheckUnavailable
 
     try:
-        return _merge(args, console)
+        return _merge(args, find_folder(args.base), find_folder(args.adapter), console)
+    except NoFolder as missing:
+        print(f"gateway merge: {missing}", file=sys.stderr)
+        return missing.code
     except (MergeRefused, CheckUnavailable) as refused:
         print(f"gateway merge: {make_printable(str(refused), None)}", file=sys.stderr)
         return 1
 
 
-def _merge(args: argparse.Namespace, console: Console) -> int:
+def _merge(args: argparse.Namespace, base: Path, adapter: Path, console: Console) -> int:
     from gateway.merging.equivalence import require_packages, verify
     from gateway.merging.plan import plan_merge
     from gateway.merging.writer import staging, write_merged
 
     if not args.no_verify:
         require_packages()
-    plan = plan_merge(args.base, args.adapter)
+    plan = plan_merge(base, adapter)
     console.print(f"{len(plan.changes)} of {len(plan.base.weights.tensors)} tensors change")
     with staging(args.out) as folder:
         with _progress(console) as progress:

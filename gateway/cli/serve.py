@@ -15,7 +15,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--demo", action="store_true", help="serve the shipped demo model `shapes`, versions v1 and v2")
     source.add_argument("--config", type=Path, metavar="FILE", help="serve what this file says")
-    source.add_argument("--checkpoint", type=Path, metavar="DIR", help="serve this one checkpoint")
+    source.add_argument(
+        "--checkpoint", metavar="DIR", help="serve this one checkpoint: a folder, or hf://ORG/NAME and others"
+    )
     parser.add_argument("--name", help="with --checkpoint: the public name (default: the folder's name)")
     parser.add_argument("--host", help="address of the public port")
     parser.add_argument("--port", type=int, help="public port, 0 for any free one")

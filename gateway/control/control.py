@@ -12,9 +12,11 @@ from pydantic import TypeAdapter, ValidationError
 from gateway.control.plan import read_system_prompt
 from gateway.control.serving import Serving
 from gateway.engines.engine import EngineState, EngineStatus, MountRefused, find_public_id, write_public_id
-from gateway.errors import BadRequest, Conflict
+from gateway.errors import BadRequest, Conflict, NoCapacity
 from gateway.fleet.replica import Replica
-from gateway.settings import ModelSettings, PartName, SettingsError, VersionSettings, for_version
+from gateway.settings import ModelSettings, PartName, SettingsError, SourceAddress, VersionSettings, for_version
+from gateway.sources import Fetched, SourceFailed
+from gateway.sources.download import Told
 from gateway.traffic.routes import ModelRoute, Routes, VersionRoute
 from gateway.traffic.split import Split
 
@@ -34,11 +36,18 @@ class Engines(Protocol):
     async def set_adapter(self, model: str, version: str, adapter: str, folder: Path | None) -> None: ...
 
 
+class AdapterFetcher(Protocol):
+    """Gets what lies elsewhere; `sources.Fetcher` is the real one."""
+
+    async def fetch(self, address: SourceAddress, told: Told, *, is_fresh: bool = False) -> Fetched: ...
+
+
 class Control:
     """The one who decides what is served, and publishes routes. `note` must be called when an engine's status changes.
 
     `keep` is told what engines there are to be from now on, whenever that changes; those of `serving` it knows of.
-    `started` is when the gateway was, in seconds since the epoch, where that is not now.
+    `fetcher` gets adapters of other machines. `started` is when the gateway was, in seconds since the epoch, where that
+    is not now.
     """
 
     def __init__(
@@ -47,12 +56,14 @@ class Control:
         engines: Engines,
         keep: Callable[[Serving], None],
         publish: Callable[[Routes], None],
+        fetcher: AdapterFetcher,
         started: int | None = None,
     ) -> None:
         self._serving = serving
         self._engines = engines
         self._keep = keep
         self._publish = publish
+        self._fetcher = fetcher
         self._published: Routes | None = None
         self._created = int(time.time()) if started is None else started
         # Engines may be older than control: what they are by now is no news.
@@ -155,11 +166,11 @@ class Control:
                 self._serving = self._serving.give_up(model, version)
                 self._keep(self._serving)
 
-    async def set_adapter(self, model: str, version: str, adapter: str, folder: Path | None) -> str:
+    async def set_adapter(self, model: str, version: str, adapter: str, place: Path | SourceAddress | None) -> str:
         """Mount an adapter on a version, in the place of one of its name; with None take it away. Until the next start.
 
-        Returns its public id. Raises UnknownModel for a name that nobody serves, BadRequest for what cannot be done;
-        then nothing has changed.
+        Returns its public id. Raises UnknownModel for a name that nobody serves, BadRequest for what cannot be done,
+        NoCapacity where the adapter cannot be fetched for now; then nothing has changed.
         """
         self._serving.find_version(model, version)
         try:
@@ -169,12 +180,23 @@ class Control:
                 f"The name of an adapter {str(error.errors()[0]['msg']).removeprefix('Value error, ')}.", param="name"
             ) from error
         public_id = write_public_id(model, version, adapter)
+        folder = await self._fetch(public_id, place) if isinstance(place, SourceAddress) else place
         try:
             await self._engines.set_adapter(model, version, adapter, folder)
         except MountRefused as refused:
             raise BadRequest(f"{public_id}: {refused}.") from refused
         logger.info("%s is %s", public_id, "taken away" if folder is None else f"mounted, {folder}")
         return public_id
+
+    async def _fetch(self, public_id: str, address: SourceAddress) -> Path:
+        """What lies there now, though the same may have been fetched before."""
+        logger.info("fetching %s for %s", address, public_id)
+        try:
+            fetched = await self._fetcher.fetch(address, lambda done, total: None, is_fresh=True)
+        except SourceFailed as failure:
+            message = f"{public_id}: {failure}."
+            raise BadRequest(message) if failure.is_final else NoCapacity(message, retry_after_s=30) from failure
+        return fetched.folder
 
     def _build_routes(self) -> Routes:
         ready: dict[tuple[str, str], list[Replica]] = {}

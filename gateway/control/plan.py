@@ -1,6 +1,7 @@
 """From settings to engines: which engines a gateway runs, and how each is launched. Starts nothing."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -25,7 +26,10 @@ from gateway.engines.vllm import (
     served_name,
     trusts_code,
 )
-from gateway.settings import ModelSettings, VersionSettings
+from gateway.settings import ModelSettings, SourceAddress, VersionSettings, is_address, parse_address
+
+Folders = Mapping[SourceAddress, Path]
+"""Where on this machine lies what was fetched."""
 
 
 class Planner:
@@ -36,9 +40,7 @@ class Planner:
 
     def __init__(self, runtime_dir: Path, machine: Machine, *, is_cpu: bool, drain_grace_s: float) -> None:
         self._runtime_dir = runtime_dir
-        self._machine = machine
-        self._is_cpu = is_cpu
-        self._drain_grace_s = drain_grace_s
+        self._host = _Host(machine, is_cpu, drain_grace_s, runtime_dir / "empty")
         self._numbers = count()
 
     def plan_all(self, models: Iterable[ModelSettings]) -> Iterator[EngineSpec | RemoteSpec]:
@@ -49,41 +51,60 @@ class Planner:
 
     def plan(self, model: ModelSettings, version: VersionSettings) -> Iterator[EngineSpec | RemoteSpec]:
         """The engines of one version."""
+        self._host.empty_dir.mkdir(exist_ok=True)
         for index, address in enumerate(version.endpoints):
             name = f"{model.name}:{version.name}#{index}"
             yield RemoteSpec(name, model.name, version.name, index, address.rstrip("/"))
-        adapters = {
-            write_public_id(model.name, version.name, name): _locate(folder)
-            for name, folder in version.adapters.items()
-        }
         for index in range(0 if version.endpoints else version.replicas):
             socket = self._runtime_dir / f"{next(self._numbers)}.sock"
-            if version.engine == "simulated":
-                yield _plan_simulated(model, version, index, socket, self._drain_grace_s, tuple(adapters.items()))
-            else:
-                request = self._request(model, version, index, adapters, socket)
-                request = request if version.sleep_after_s is None else let_doze(request)
-                yield _plan_vllm(make_room(request), self._machine, _plan_smoke(model, version), version.sleep_after_s)
+            yield _plan_engine(partial(_plan_over, self._host, model, version, index, socket), version)
 
-    def _request(
-        self, model: ModelSettings, version: VersionSettings, index: int, adapters: dict[str, Path], socket: Path
-    ) -> EngineRequest:
-        empty_dir = self._runtime_dir / "empty"
-        empty_dir.mkdir(exist_ok=True)
-        return EngineRequest(
-            model=model.name,
-            version=version.name,
-            index=index,
-            checkpoint=_locate(version.checkpoint or ""),
-            adapters=adapters,
-            engine_args=version.engine_args,
-            speculative=_locate_draft(version.speculative),
-            env=version.env,
-            uds=socket,
-            cpu=self._is_cpu,
-            drain_grace_s=self._drain_grace_s,
-            empty_dir=empty_dir,
-        )
+
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """What all engines of a gateway have in common."""
+
+    machine: Machine
+    is_cpu: bool
+    drain_grace_s: float
+    empty_dir: Path
+
+
+def _plan_engine(plan: Callable[[Folders], EngineSpec], version: VersionSettings) -> EngineSpec:
+    """An engine of the version; what it needs of other machines is fetched later."""
+    draft = (version.speculative or {}).get("model")
+    places = (version.checkpoint, *version.adapters.values(), draft)
+    sources = tuple(dict.fromkeys(parse_address(one) for one in places if isinstance(one, str) and is_address(one)))
+    if not sources:
+        return plan({})
+    return replace(plan({}), checkpoint=None, draft=None, remake=None, sources=sources, settle=plan)
+
+
+def _plan_over(
+    host: _Host, model: ModelSettings, version: VersionSettings, index: int, socket: Path, folders: Folders
+) -> EngineSpec:
+    adapters = {
+        write_public_id(model.name, version.name, name): _locate(folder, folders)
+        for name, folder in version.adapters.items()
+    }
+    if version.engine == "simulated":
+        return _plan_simulated(model, version, index, socket, host.drain_grace_s, tuple(adapters.items()))
+    request = EngineRequest(
+        model=model.name,
+        version=version.name,
+        index=index,
+        checkpoint=_locate(version.checkpoint or "", folders),
+        adapters=adapters,
+        engine_args=version.engine_args,
+        speculative=_locate_draft(version.speculative, folders),
+        env=version.env,
+        uds=socket,
+        cpu=host.is_cpu,
+        drain_grace_s=host.drain_grace_s,
+        empty_dir=host.empty_dir,
+    )
+    request = make_room(request if version.sleep_after_s is None else let_doze(request))
+    return _plan_vllm(request, host.machine, _plan_smoke(model, version), version.sleep_after_s)
 
 
 def _plan_smoke(model: ModelSettings, version: VersionSettings) -> tuple[SmokePrompt, ...]:
@@ -108,19 +129,21 @@ def read_system_prompt(version: VersionSettings) -> str | None:
     return prompt if isinstance(prompt, str) else None
 
 
-def _locate(folder: str) -> Path:
+def _locate(place: str, folders: Folders) -> Path:
     """The folder to serve, of a run one of its checkpoints; where there is none, admission says so."""
+    if is_address(place):
+        return folders.get(parse_address(place), Path(place))
     try:
-        return find_checkpoint(Path(folder))
+        return find_checkpoint(Path(place))
     except UnreadableError:
-        return Path(folder)
+        return Path(place)
 
 
-def _locate_draft(speculative: dict[str, Any] | None) -> dict[str, Any] | None:
+def _locate_draft(speculative: dict[str, Any] | None, folders: Folders) -> dict[str, Any] | None:
     draft = (speculative or {}).get("model")
-    if speculative is None or not isinstance(draft, str) or not draft.startswith("/"):
+    if speculative is None or not isinstance(draft, str) or not (draft.startswith("/") or is_address(draft)):
         return speculative
-    return speculative | {"model": str(_locate(draft))}
+    return speculative | {"model": str(_locate(draft, folders))}
 
 
 def _plan_vllm(

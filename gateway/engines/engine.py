@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.engines.placement import Need
 from gateway.engines.process import LaunchSpec
+from gateway.settings import SourceAddress
 
 Adapters = tuple[tuple[str, Path], ...]
 """The adapters of an engine: its own name for each, and the folder."""
@@ -64,7 +65,8 @@ class EngineSpec:
     not answer each prompt of `smoke` as expected is never ready. It may sleep when its version had no request for
     `sleep_after_s`, and one that `can_doze` keeps its process then. `estimate_need` tells, by the size of its weights
     in bytes, what it takes of a device. `remake` gives the same engine with other adapters; it raises MountRefused
-    where the engine was not started for such.
+    where the engine was not started for such. `sources` are fetched first, and `settle` then gives the same engine with
+    their folders, which until then has no `checkpoint`.
     """
 
     name: str
@@ -84,6 +86,8 @@ class EngineSpec:
     can_doze: bool = False
     estimate_need: Callable[[int], Need] = lambda weights_bytes: Need()
     remake: Callable[[Adapters], "EngineSpec"] | None = None
+    sources: tuple[SourceAddress, ...] = ()
+    settle: Callable[[Mapping[SourceAddress, Path]], "EngineSpec"] | None = None
 
     @property
     def address(self) -> str:

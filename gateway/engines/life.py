@@ -16,8 +16,10 @@ from gateway.engines.mounts import Mounts, find_smoke
 from gateway.engines.process import EngineProcess
 from gateway.engines.progress import LoadProgress
 from gateway.engines.room import NoRoom, Room
+from gateway.engines.settling import settle
 from gateway.engines.tools import KeeperTiming, KeeperTools
 from gateway.engines.want import NOT_UP, Want, Wanted
+from gateway.sources import SourceFailed
 from gateway.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
@@ -120,7 +122,14 @@ class EngineLife:
 
     async def _start(self) -> EngineProcess | None:
         """From the look at its files to ready; None when it is not wanted any more."""
-        self._tell(EngineState.STARTING, phase="checking the checkpoint", progress=0.0)
+        await self._settle()
+        if not self._want.is_up:
+            return None
+        folder = self._mounts.spec.checkpoint
+        self._tell(
+            EngineState.STARTING, phase="checking the checkpoint", progress=0.0,
+            checkpoint=None if folder is None else str(folder),
+        )  # fmt: skip
         async with self._tools.turns:
             spec = self._mounts.spec
             admission = await asyncio.to_thread(self._tools.admit, spec)
@@ -141,6 +150,20 @@ class EngineLife:
                     process, self._bring_up(spec, admission), but=NOT_UP, timeout_s=self._timing.start_timeout_s
                 )
         return process if self.is_up else None
+
+    async def _settle(self) -> None:
+        """Fetch what lies elsewhere, once. Raises EngineFailed."""
+
+        def note(phase: str, fraction: float) -> None:
+            if self._want.is_up:
+                self._tell(EngineState.STARTING, phase=phase, progress=fraction)
+
+        try:
+            spec = await self._while_wanted(settle(self._mounts.spec, self._tools.fetch, note))
+        except SourceFailed as failure:
+            raise EngineFailed(str(failure), is_final=failure.is_final) from failure
+        if spec is not None:
+            self._mounts.spec = spec
 
     async def _while_wanted(self, work: Coroutine[None, None, T]) -> T | None:
         """Do `work`, and give it up at once when something else is wanted than that the engine is up: then None."""

@@ -8,6 +8,7 @@ from typing import Protocol
 from gateway.engines.engine import Admission, EngineSpec, EngineStatus, SmokePrompt
 from gateway.engines.mounts import MountProbe
 from gateway.engines.process import Spawner
+from gateway.engines.settling import Fetch
 
 
 class EngineProbe(MountProbe, Protocol):
@@ -57,14 +58,16 @@ class KeeperTiming:
 class KeeperTools:
     """What keepers act through.
 
-    `admit` looks at a spec's files and may block; engines that can be forked go to `fork_spawner`, where there is one;
-    `explain` turns last lines and an exit code into a sentence; `slots` bounds how many engines load at once; `turns`
-    keeps them in the order in which they were asked for; `traffic` knows the requests under way at an address.
+    `fetch` gets files of other machines; `admit` looks at a spec's files and may block; engines that can be forked go
+    to `fork_spawner`, where there is one; `explain` turns last lines and an exit code into a sentence; `slots` bounds
+    how many engines load at once; `turns` keeps them in the order in which they were asked for; `traffic` knows the
+    requests under way at an address.
     """
 
     spawner: Spawner
     fork_spawner: Spawner | None
     make_probe: Callable[[EngineSpec], EngineProbe]
+    fetch: Fetch
     admit: Callable[[EngineSpec], Admission]
     explain: Callable[[list[str], int], str]
     slots: asyncio.Semaphore

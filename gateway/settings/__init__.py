@@ -1,10 +1,12 @@
 """The options of the program: one frozen, typed tree, read once at start. Imports no other room."""
 
+from gateway.settings.addresses import SourceAddress, is_address, parse_address
 from gateway.settings.load import for_checkpoint, for_demo, for_version, load
 from gateway.settings.problems import Problem, SettingsError
 from gateway.settings.tree import (
     AdminSettings,
     AuthSettings,
+    CacheSettings,
     EngineSettings,
     ModelSettings,
     PartName,
@@ -19,6 +21,7 @@ from gateway.settings.tree import (
 __all__ = [
     "AdminSettings",
     "AuthSettings",
+    "CacheSettings",
     "EngineSettings",
     "ModelSettings",
     "PartName",
@@ -27,11 +30,14 @@ __all__ = [
     "Settings",
     "SettingsError",
     "ShadowSettings",
+    "SourceAddress",
     "StateSettings",
     "VersionSettings",
     "for_checkpoint",
     "for_demo",
     "for_version",
+    "is_address",
     "load",
     "normalise_split",
+    "parse_address",
 ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from gateway.settings.addresses import is_address, parse_address
 from gateway.settings.problems import Location
 from gateway.settings.tree import AdminSettings, normalise_split
 
@@ -23,16 +24,6 @@ NOT_YET: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "models.*.versions.*.endpoints.*",
         lambda url: _has_scheme(url, "https", "dns+http", "dns+https"),
         "only http://HOST:PORT is possible yet",
-    ),
-    (
-        "models.*.versions.*.checkpoint",
-        lambda url: _has_scheme(url, "hf", "s3", "gs"),
-        "remote checkpoints are not possible yet; download it and give the folder",
-    ),
-    (
-        "models.*.versions.*.adapters.*",
-        lambda url: _has_scheme(url, "hf", "s3", "gs"),
-        "remote adapters are not possible yet; download it and give the folder",
     ),
 )
 """What the contract names and this release lacks. Delete the row with the change that brings it."""
@@ -114,9 +105,12 @@ def _check_version(version: dict[str, Any]) -> Iterator[Finding]:
         yield (), "needs a checkpoint folder"
     for pattern in ("checkpoint", "adapters.*", "speculative.model"):
         for place, folder in _find(version, pattern):
+            if isinstance(folder, str) and is_address(folder):
+                yield from ((place, message) for message in _check_address(folder))
+                continue
             if pattern == "speculative.model" and not str(folder).startswith("/"):
                 continue  # a name that the engine looks up
-            if isinstance(folder, str) and "://" not in folder and not _is_folder(folder):
+            if isinstance(folder, str) and not _is_folder(folder):
                 what = "is not a folder" if Path(folder).exists() else "there is no such folder"
                 yield place, f"{what}: {folder}"
     for place, image in _find(version, "smoke.*.image"):
@@ -128,6 +122,13 @@ def _check_version(version: dict[str, Any]) -> Iterator[Finding]:
     for place, prompt in _find(version, "defaults.system_prompt"):
         if not isinstance(prompt, str):
             yield place, "should be text"
+
+
+def _check_address(address: str) -> Iterator[str]:
+    try:
+        parse_address(address)
+    except ValueError as error:
+        yield str(error)
 
 
 def _is_folder(folder: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import SecretStr, ValidationError
 
+from gateway.settings.addresses import is_address, parse_address
 from gateway.settings.checks import find_problems
 from gateway.settings.lines import Document, parse
 from gateway.settings.problems import Location, Problem, SettingsError, format_key
@@ -38,18 +39,19 @@ def load(
 
 
 def for_checkpoint(
-    directory: Path,
+    checkpoint: str | Path,
     name: str | None = None,
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Settings that serve one checkpoint folder as version `v1` of a model called `name`, else like the folder.
+    """Settings that serve one checkpoint, a folder or an address, as version `v1` of a model.
 
-    Raises SettingsError.
+    It is called `name`, else like the folder. Raises SettingsError.
     """
-    folder = Path(_resolve(str(directory), Path.cwd()))
-    model_name = name if name is not None else _clean_name(folder.name)
-    data = {"models": [{"name": model_name, "versions": [{"name": "v1", "checkpoint": str(folder)}]}]}
+    given = str(checkpoint)
+    place = given if is_address(given) else _resolve(given, Path.cwd())
+    model_name = name if name is not None else _clean_name(_find_name(place))
+    data = {"models": [{"name": model_name, "versions": [{"name": "v1", "checkpoint": place}]}]}
     return _build(Document("command line", data), None, Path.cwd(), flags, environ)
 
 
@@ -150,7 +152,7 @@ def _add_admin_key(data: dict[str, Any], variables: Mapping[str, str]) -> None:
 def _resolve_folders(data: dict[str, Any], base: Path) -> None:
     for holder, key in _find_folders(data):
         folder = holder[key]
-        if isinstance(folder, str) and folder and "://" not in folder:
+        if isinstance(folder, str) and folder and not is_address(folder):
             holder[key] = _resolve(folder, base)
 
 
@@ -166,6 +168,9 @@ def _find_folders(data: Any) -> Iterator[tuple[dict[str, Any], str]]:
     engines = data.get("engines")
     if isinstance(engines, dict) and "runtime_dir" in engines:
         yield engines, "runtime_dir"
+    cache = data.get("cache")
+    if isinstance(cache, dict) and "dir" in cache:
+        yield cache, "dir"
     server = data.get("server")
     if isinstance(server, dict) and "access_log_path" in server:
         yield server, "access_log_path"
@@ -188,6 +193,13 @@ def _find_folders(data: Any) -> Iterator[tuple[dict[str, Any], str]]:
 def _is_path(draft: object) -> bool:
     """A draft may also be a name that the engine looks up, as `org/model`."""
     return isinstance(draft, str) and draft.startswith(("/", "./", "../", "~"))
+
+
+def _find_name(place: str) -> str:
+    try:
+        return parse_address(place).name
+    except ValueError:  # a folder, or what the checks refuse
+        return Path(place).name
 
 
 def _clean_name(folder: str) -> str:

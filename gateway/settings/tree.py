@@ -194,6 +194,23 @@ class EngineSettings(Section):
     )
 
 
+class CacheSettings(Section):
+    """Where checkpoints of `hf://`, `s3://` and `gs://` are kept that were fetched."""
+
+    dir: Path = Field(
+        default=Path("~/.cache/gateway"),
+        description="Folder for them, which several gateways may share; it grows with each revision fetched.",
+    )
+
+    @property
+    def folder(self) -> Path:
+        """The folder itself."""
+        try:
+            return self.dir.expanduser()
+        except RuntimeError:  # nobody knows where this home is: whoever writes there says it
+            return self.dir
+
+
 class ShadowSettings(Section):
     """A copy of some requests for another version, whose answers no client sees."""
 
@@ -217,11 +234,12 @@ class VersionSettings(Section):
     checkpoint: Text | None = Field(
         default=None,
         description="Checkpoint folder; relative to the file, `~` is the home folder. Of a training run's folder "
-        "`RUN@best` or `RUN@newest`. Not with `endpoints`.",
+        "`RUN@best` or `RUN@newest`. Or `hf://ORG/NAME[@REVISION][/FOLDER]`, `s3://BUCKET/FOLDER`, "
+        "`gs://BUCKET/FOLDER`. Not with `endpoints`.",
     )
     adapters: dict[PartName, Text] = Field(
         default={},
-        description="LoRA adapters by name: folders, found like `checkpoint`.",
+        description="LoRA adapters by name: folders or addresses, found like `checkpoint`.",
         examples=[{"colours": "DIR"}],
     )
     engine: Literal["vllm", "simulated"] = Field(
@@ -233,7 +251,7 @@ class VersionSettings(Section):
     speculative: dict[str, JsonValue] | None = Field(
         default=None,
         description="Speculative decoding, as the engine takes it (`method`, `num_speculative_tokens`, ...). `model`, "
-        "the draft, is a folder, found like `checkpoint`, if it begins with `/`, `./`, `../` or `~`.",
+        "the draft, is found like `checkpoint` if it begins with `/`, `./`, `../`, `~`, `hf://`, `s3://` or `gs://`.",
     )
     smoke: tuple[SmokeSettings, ...] = Field(
         default=(), description="Questions that each of its engines must answer rightly before it is ready."
@@ -292,6 +310,7 @@ class Settings(Section):
     state: StateSettings = Field(default=StateSettings(), description="Where run-time changes are kept.")
     auth: AuthSettings = Field(default=AuthSettings(), description="Who may call.")
     engines: EngineSettings = Field(default=EngineSettings(), description="How engines are started.")
+    cache: CacheSettings = Field(default=CacheSettings(), description="Where fetched checkpoints are kept.")
     models: tuple[ModelSettings, ...] = Field(default=(), description="The models served.")
     path: Path | None = Field(default=None, description="The file these settings were read from.")
 

@@ -9,6 +9,8 @@ from gateway.engines.engine import EngineSpec, ProbeFailed, SmokePrompt
 from gateway.engines.placement import Device
 from gateway.engines.process import LaunchSpec
 from gateway.engines.remote import RemoteSpec
+from gateway.settings import SourceAddress
+from gateway.sources.download import Told
 
 DEVICES = (Device("cpu", 1000),)
 
@@ -148,6 +150,11 @@ class FakeProbe:
 
     async def close(self) -> None:
         self.is_closed = True
+
+
+async def fetch_nothing(address: SourceAddress, told: Told) -> Path:
+    """For engines all of whose files are here."""
+    raise AssertionError(f"{address} was asked for")
 
 
 def remakeable(spec: EngineSpec) -> EngineSpec:

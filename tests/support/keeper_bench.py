@@ -7,10 +7,11 @@ from functools import cached_property
 from gateway.engines.engine import Admission, EngineSpec, EngineState, EngineStatus
 from gateway.engines.keeper import EngineKeeper
 from gateway.engines.room import Idle, Room
+from gateway.engines.settling import Fetch
 from gateway.engines.tools import KeeperTiming, KeeperTools
 from gateway.fleet.replica import VersionKey
 from gateway.tasks import TaskSet
-from tests.support.fake_engines import DEVICES, FakeProbe, FakeSpawner, FakeTraffic, until
+from tests.support.fake_engines import DEVICES, FakeProbe, FakeSpawner, FakeTraffic, fetch_nothing, until
 
 TIMING = KeeperTiming(
     start_timeout_s=5,
@@ -33,6 +34,7 @@ class KeeperBench:
         self.probe = FakeProbe()
         self.admission = Admission()
         self.admit: Callable[[EngineSpec], Admission] = lambda spec: self.admission
+        self.fetch: Fetch = fetch_nothing
         self.history: list[EngineStatus] = []
         self.spec = spec
         self.timing = TIMING
@@ -51,6 +53,7 @@ class KeeperBench:
             spawner=self.spawner,
             fork_spawner=self.fork_spawner,
             make_probe=lambda spec: self.probe,
+            fetch=self.fetch,
             admit=lambda spec: self.admit(spec),
             explain=lambda lines, code: f"it ended with {code}",
             slots=asyncio.Semaphore(1),

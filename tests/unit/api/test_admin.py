@@ -11,6 +11,9 @@ class FakeControl:
     def describe(self) -> list[dict[str, Any]]:
         return [{"name": "shapes"}]
 
+    async def set_adapter(self, model: str, version: str, adapter: str, place: object) -> str:
+        return repr(place)
+
 
 async def read_metrics() -> bytes:
     return render(RelayCounts(), {"http://a:1": 2})
@@ -44,3 +47,21 @@ async def test_metrics_are_told_as_prometheus_reads_them() -> None:
     answer = await client(None).get("/metrics")
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert 'gateway_requests_running{address="http://a:1"} 2.0' in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("/models/lora", 200, "PosixPath('/models/lora')"),
+        ("hf://org/lora@v1", 200, "place='org/lora'"),
+        ("lora", 400, "must begin at the root"),
+        ("ftp://host/lora", 400, "The path of an adapter should be a folder, hf://ORG/NAME"),
+        ("s3://key:secret@bucket/lora", 400, "should be s3://BUCKET/FOLDER"),
+    ],
+)
+async def test_an_adapter_is_a_folder_or_an_address(path: str, status: int, said: str) -> None:
+    adapters = "/admin/v1/models/shapes/versions/v1/adapters"
+    answer = await client(None).post(adapters, json={"name": "a", "path": path})
+    assert answer.status_code == status
+    assert said in answer.text
+    assert "secret" not in answer.text

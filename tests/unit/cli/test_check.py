@@ -113,10 +113,10 @@ def test_code_is_to_be_trusted_expressly(folder: Path) -> None:
     assert main(["check", str(folder), "--trust-remote-code"]) == 0
 
 
-@pytest.mark.parametrize("arguments", [["hf://maker/model"], ["/x", "--base", "s3://bucket/model"]])
-def test_address_is_wrong_use(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("arguments", [["https://host/model"], ["/x", "--base", "s3://B/model"]])
+def test_what_is_no_address_is_wrong_use(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", *arguments]) == 2
-    assert "is an address; download it first" in capsys.readouterr().err
+    assert "gateway check: an address should be" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["a", "b"], ["a", "--nothing"]])

@@ -12,8 +12,10 @@ from gateway.engines.engine import Admission, EngineSpec, EngineState
 from gateway.engines.remote import RemoteSpec
 from gateway.engines.supervisor import Supervisor
 from gateway.engines.tools import KeeperTiming, KeeperTools
-from gateway.errors import BadRequest, Conflict, UnknownModel
-from gateway.settings import ModelSettings
+from gateway.errors import BadRequest, Conflict, GatewayError, NoCapacity, UnknownModel
+from gateway.settings import ModelSettings, SourceAddress, parse_address
+from gateway.sources import Fetched, SourceFailed
+from gateway.sources.download import Told
 from gateway.traffic.routes import RouteBoard, Routes
 from tests.support.fake_engines import (
     DEVICES,
@@ -21,6 +23,7 @@ from tests.support.fake_engines import (
     FakeSpawner,
     FakeTraffic,
     engine_spec,
+    fetch_nothing,
     remakeable,
     remote_spec,
     until,
@@ -43,20 +46,36 @@ SERVING = Serving(
 )
 
 
+class FakeFetcher:
+    """Has everything in one folder, or meets a failure."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.failure: SourceFailed | None = None
+        self.asked: list[tuple[str, bool]] = []
+
+    async def fetch(self, address: SourceAddress, told: Told, *, is_fresh: bool = False) -> Fetched:
+        self.asked.append((str(address), is_fresh))
+        if self.failure is not None:
+            raise self.failure
+        return Fetched(self.folder, "abc")
+
+
 class Bench:
     def __init__(self, folder: Path) -> None:
         self.board = RouteBoard()
         self.spawner = FakeSpawner()
         tools = KeeperTools(
             spawner=self.spawner, fork_spawner=None, make_probe=lambda spec: FakeProbe(),
-            admit=lambda spec: Admission("no such folder" if spec.version == "v2" else None),
+            fetch=fetch_nothing, admit=lambda spec: Admission("no such folder" if spec.version == "v2" else None),
             explain=lambda lines, code: f"it ended with {code}", slots=asyncio.Semaphore(2), turns=asyncio.Lock(), on_change=lambda status: self.control.note(), traffic=FakeTraffic(),
         )  # fmt: skip
         timing = KeeperTiming(poll_s=0, quiet_s=0, stop_grace_s=0.01, first_pause_s=60)
         self.remote = FakeProbe()
         self.supervisor = Supervisor(tools, timing, DEVICES, lambda spec: self.remote)
         self.kept: list[Serving] = []
-        self.control = Control(SERVING, self.supervisor, self.kept.append, self.board.publish)
+        self.fetcher = FakeFetcher(folder / "fetched")
+        self.control = Control(SERVING, self.supervisor, self.kept.append, self.board.publish, self.fetcher)
         one, two = engine_spec(folder, "shapes:v1#0"), engine_spec(folder, "shapes:v2#0")
         two = replace(two, socket=folder / "other.sock", adapters=(("shapes:v2+mirror", folder),))
         self.specs: list[EngineSpec | RemoteSpec] = [one, two]
@@ -102,7 +121,11 @@ async def test_a_version_that_sleeps_keeps_its_share_and_requests_wait(tmp_path:
     models = SERVING.models[0].model_dump()
     models["versions"][0]["sleep_after_s"] = 60
     bench.control = Control(
-        Serving((ModelSettings.model_validate(models),)), bench.supervisor, bench.kept.append, bench.board.publish
+        Serving((ModelSettings.model_validate(models),)),
+        bench.supervisor,
+        bench.kept.append,
+        bench.board.publish,
+        bench.fetcher,
     )
     await bench.come_up()
     bench.supervisor.rest("shapes", "v1")
@@ -135,7 +158,7 @@ async def test_engines_that_are_older_than_control_are_published_and_are_no_news
     await bench.come_up()
     caplog.clear()
     with caplog.at_level(logging.INFO, "gateway.control"):
-        Control(SERVING, bench.supervisor, bench.kept.append, bench.board.publish)
+        Control(SERVING, bench.supervisor, bench.kept.append, bench.board.publish, bench.fetcher)
     assert bench.replicas("v1") == [f"unix://{tmp_path}/e.sock"]
     assert caplog.messages == []
     await bench.supervisor.close()
@@ -199,6 +222,7 @@ async def test_a_successor_that_cannot_be_served_replaces_nobody(
         bench.supervisor,
         bench.kept.append,
         bench.board.publish,
+        bench.fetcher,
     )
     bench.specs = bench.specs[:1]
     await bench.come_up()
@@ -264,6 +288,30 @@ async def test_what_cannot_be_mounted_is_refused(
     await bench.supervisor.close()
 
 
+async def test_an_adapter_that_lies_elsewhere_is_fetched_anew_and_mounted(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.specs = [remakeable(engine_spec(tmp_path, "shapes:v1#0"))]
+    await bench.come_up()
+    await bench.control.set_adapter("shapes", "v1", "new", parse_address("hf://org/lora"))
+    assert bench.fetcher.asked == [("hf://org/lora", True)]
+    [keeper] = bench.supervisor._find_keepers("shapes", "v1")
+    assert keeper.spec.adapters == (("shapes:v1+new", bench.fetcher.folder),)
+    await bench.supervisor.close()
+
+
+@pytest.mark.parametrize(("is_final", "kind"), [(True, BadRequest), (False, NoCapacity)])
+async def test_an_adapter_that_cannot_be_fetched_is_refused(
+    tmp_path: Path, is_final: bool, kind: type[GatewayError]
+) -> None:
+    bench = Bench(tmp_path)
+    bench.fetcher.failure = SourceFailed("the Hub said no", is_final=is_final)
+    with pytest.raises(kind, match=r"^shapes:v1\+new: the Hub said no\.$"):
+        await bench.control.set_adapter("shapes", "v1", "new", parse_address("hf://org/lora"))
+    with pytest.raises(UnknownModel):
+        await bench.control.set_adapter("none", "v1", "new", parse_address("hf://org/lora"))
+    assert len(bench.fetcher.asked) == 1, "nothing is fetched for nobody"
+
+
 async def test_changes_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench(tmp_path)
     with caplog.at_level(logging.INFO, "gateway.control"):
@@ -296,7 +344,7 @@ async def test_the_policy_of_a_version_is_published(tmp_path: Path) -> None:
 async def test_what_changes_nothing_for_relays_is_not_published(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     published: list[Routes] = []
-    control = Control(SERVING, bench.supervisor, bench.kept.append, published.append)
+    control = Control(SERVING, bench.supervisor, bench.kept.append, published.append, bench.fetcher)
     control.note()
     control.note()
     assert len(published) == 1

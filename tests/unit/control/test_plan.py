@@ -7,7 +7,8 @@ from gateway.control.plan import Planner
 from gateway.engines.engine import EngineSpec, SmokePrompt
 from gateway.engines.machine import Machine
 from gateway.engines.remote import RemoteSpec
-from gateway.settings import ModelSettings
+from gateway.settings import ModelSettings, parse_address
+from tests.support.safetensors_files import write_adapter
 
 MACHINE = Machine(cores=2, memory_bytes=8 * 2**30)
 
@@ -56,6 +57,34 @@ def test_what_a_version_may_do_and_what_it_takes_is_planned(tmp_path: Path) -> N
     first, second = plan([real, made_up], tmp_path)
     assert (first.sleep_after_s, first.estimate_need(2**30).amount) == (60, 3 * 2**30)
     assert (second.sleep_after_s, second.estimate_need(0).amount) == (None, 500)
+
+
+def test_what_lies_elsewhere_is_named_and_put_in_its_place_later(tmp_path: Path) -> None:
+    base, lora, draft = "hf://org/base@v1", "s3://bucket/lora", "gs://bucket/draft"
+    adapter = write_adapter(tmp_path / "lora")
+    speculative = {"method": "draft_model", "model": draft}
+    version = {"name": "v1", "checkpoint": base, "adapters": {"a": lora, "b": str(adapter)}, "speculative": speculative}
+    [spec] = plan([version], tmp_path)
+    assert (spec.checkpoint, spec.draft, spec.remake) == (None, None, None)
+    assert [str(address) for address in spec.sources] == [base, lora, draft]
+    assert spec.settle is not None
+    folders = dict(zip(map(parse_address, (base, lora, draft)), (tmp_path / "b", adapter, tmp_path / "d"), strict=True))
+    settled = spec.settle(folders)
+    assert (settled.name, settled.socket, settled.sources, settled.settle) == (spec.name, spec.socket, (), None)
+    assert (settled.checkpoint, settled.draft) == (tmp_path / "b", tmp_path / "d")
+    assert [folder for _, folder in settled.adapters] == [adapter, adapter]
+    assert [name for name, _ in settled.adapters] == [name for name, _ in spec.adapters]
+    args = settled.build_launch().args
+    assert f"--model={tmp_path / 'b'}" in args
+    assert "--enable-lora" in args
+    assert settled.remake is not None
+
+
+def test_a_simulated_engine_has_its_sources_too(tmp_path: Path) -> None:
+    [spec] = plan([{"name": "v1", "engine": "simulated", "checkpoint": "hf://org/base"}], tmp_path)
+    assert [str(address) for address in spec.sources] == ["hf://org/base"]
+    assert spec.settle is not None
+    assert spec.settle({parse_address("hf://org/base"): tmp_path}).checkpoint is None
 
 
 def test_smoke_prompts_are_asked_with_the_version_s_defaults(tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.engines.engine import Admission, EngineState, SmokePrompt
+from gateway.engines.engine import Admission, EngineSpec, EngineState, SmokePrompt
 from gateway.engines.placement import Device, Need
+from gateway.settings import SourceAddress, parse_address
+from gateway.sources import SourceFailed
+from gateway.sources.download import Told
 from tests.support.fake_engines import FakeProcess, FakeSpawner, engine_spec, until
 from tests.support.keeper_bench import TIMING, KeeperBench
 
@@ -360,3 +363,70 @@ async def test_one_that_dies_while_it_dozes_sleeps_on(bench: KeeperBench) -> Non
     assert bench.keeper.status.state is EngineState.ASLEEP
     bench.keeper.wake()
     await bench.reach(EngineState.READY)
+
+
+ADDRESS = parse_address("hf://org/name")
+
+
+def unsettled(spec: EngineSpec) -> EngineSpec:
+    """The same engine, whose checkpoint lies elsewhere."""
+    return replace(spec, sources=(ADDRESS,), settle=lambda folders: replace(spec, checkpoint=folders[ADDRESS]))
+
+
+async def test_what_lies_elsewhere_is_fetched_before_it_is_looked_at(bench: KeeperBench, tmp_path: Path) -> None:
+    fetched: list[SourceAddress] = []
+    looked_at: list[Path | None] = []
+
+    async def fetch(address: SourceAddress, told: Told) -> Path:
+        fetched.append(address)
+        told(1, 4)
+        return tmp_path
+
+    def admit(spec: EngineSpec) -> Admission:
+        looked_at.append(spec.checkpoint)
+        return Admission()
+
+    bench.spec, bench.fetch, bench.admit = unsettled(bench.spec), fetch, admit
+    keeper = bench.start()
+    assert keeper.status.checkpoint is None
+    assert (await bench.reach(EngineState.READY)).checkpoint == str(tmp_path)
+    assert looked_at == [tmp_path]
+    told = [(status.state, status.progress) for status in bench.history if status.phase == "fetching hf://org/name"]
+    assert told == [(EngineState.STARTING, 0.0), (EngineState.STARTING, 0.25)]
+
+    bench.spawner.processes[0].end(1)
+    await until(lambda: len(bench.spawner.processes) == 2)
+    await bench.reach(EngineState.READY)
+    assert fetched == [ADDRESS], "another life needs no network"
+
+
+@pytest.mark.parametrize("is_final", [True, False])
+async def test_a_fetch_that_fails_is_a_failure_with_its_reason(bench: KeeperBench, is_final: bool) -> None:
+    async def fetch(address: SourceAddress, told: Told) -> Path:
+        raise SourceFailed("the Hub said no", is_final=is_final)
+
+    bench.spec, bench.fetch, bench.timing = unsettled(bench.spec), fetch, replace(TIMING, first_pause_s=60)
+    bench.start()
+    status = await bench.reach(EngineState.FAILED)
+    assert status.reason == "the Hub said no"
+    assert (status.next_try_at is None) is is_final
+    assert bench.spawner.processes == []
+
+
+async def test_stopping_ends_a_fetch_at_once(bench: KeeperBench) -> None:
+    ended = asyncio.Event()
+
+    async def fetch(address: SourceAddress, told: Told) -> Path:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError
+
+    bench.spec, bench.fetch = unsettled(bench.spec), fetch
+    keeper = bench.start()
+    await until(lambda: keeper.status.phase.startswith("fetching"))
+    keeper.stop()
+    await bench.running
+    assert ended.is_set()
+    assert keeper.status.state is EngineState.STOPPED

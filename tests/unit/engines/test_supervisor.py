@@ -15,6 +15,7 @@ from tests.support.fake_engines import (
     FakeSpawner,
     FakeTraffic,
     engine_spec,
+    fetch_nothing,
     remakeable,
     remote_spec,
     until,
@@ -31,6 +32,7 @@ def supervise(
         spawner=spawner,
         fork_spawner=None,
         make_probe=lambda spec: probe,
+        fetch=fetch_nothing,
         admit=lambda spec: Admission(
             (faults or {}).get(spec.name), digests={name: folder.name * 9 for name, folder in spec.adapters}
         ),
@@ -286,6 +288,7 @@ class Apart:
             spawner=self.spawner,
             fork_spawner=None,
             make_probe=lambda spec: self.probes[spec.name],
+            fetch=fetch_nothing,
             admit=lambda spec: Admission(digests={name: folder.name * 9 for name, folder in spec.adapters}),
             explain=lambda lines, code: "",
             slots=asyncio.Semaphore(2),

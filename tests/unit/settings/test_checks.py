@@ -26,18 +26,27 @@ def test_nothing_is_wrong_with_a_simulated_version() -> None:
         (make(shadow={"version": "v1", "percent": 5}), "models[0].shadow"),
         (make({"name": "v1", "endpoints": ["https://h:1"]}), "models[0].versions[0].endpoints[0]"),
         (make({"name": "v1", "endpoints": ["http://h:1", "dns+http://h:1"]}), "models[0].versions[0].endpoints[1]"),
-        (make({"name": "v1", "checkpoint": "hf://org/m"}), "models[0].versions[0].checkpoint"),
-        (make({"name": "v1", "checkpoint": "s3://b/m"}), "models[0].versions[0].checkpoint"),
-        (
-            make({"name": "v1", "engine": "simulated", "adapters": {"a": "gs://b/m"}}),
-            "models[0].versions[0].adapters.a",
-        ),
     ],
 )
 def test_what_this_release_cannot_do_is_refused_by_name(data: dict[str, Any], key: str) -> None:
     messages = find(data)
     assert list(messages) == [key]
     assert "possible yet" in messages[key]
+
+
+def test_addresses_are_fine_where_folders_are() -> None:
+    version = {"name": "v1", "checkpoint": "hf://org/m@v1", "adapters": {"a": "gs://bucket/m"}}
+    assert find(make(version | {"speculative": {"method": "draft_model", "model": "s3://bucket/draft"}})) == {}
+
+
+@pytest.mark.parametrize("key", ["checkpoint", "adapters.a", "speculative.model"])
+def test_what_is_no_address_is_refused_at_the_start(key: str) -> None:
+    first, _, second = key.partition(".")
+    version = {"name": "v1", "engine": "simulated", first: {second: "s3://k:secret@b/m"} if second else "ftp://h/m"}
+    messages = find(make(version))
+    assert list(messages) == [f"models[0].versions[0].{key}"]
+    assert "should be" in messages[f"models[0].versions[0].{key}"]
+    assert "secret" not in str(messages)
 
 
 def test_what_is_refused_later_may_be_written_as_switched_off() -> None:

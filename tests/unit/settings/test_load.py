@@ -214,3 +214,18 @@ def test_settings_of_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     assert first.engine_args["dtype"] == "float32"
     assert list(second.adapters) == ["mirror"]
     assert second.defaults == {"temperature": 0.0}
+
+
+def test_an_address_is_served_under_its_last_name() -> None:
+    version = for_checkpoint("hf://org/Name@v1", None, {}, {}).models[0].versions[0]
+    assert version.checkpoint == "hf://org/Name@v1"
+    assert for_checkpoint("s3://bucket/runs/best one", None, {}, {}).models[0].name == "best-one"
+    with pytest.raises(SettingsError, match="should be a folder, hf://ORG/NAME"):
+        for_checkpoint("ftp://host/m", None, {}, {})
+
+
+def test_the_cache_is_found_like_other_folders(tmp_path: Path) -> None:
+    (tmp_path / "g.yaml").write_text("cache: {dir: c}\nmodels: [{name: m, versions: [{name: v, engine: simulated}]}]")
+    assert load(tmp_path / "g.yaml", {}, {}).cache.folder == tmp_path / "c"
+    assert load(None, {}, {"GATEWAY_CACHE_DIR": "/cache"}).cache.folder == Path("/cache")
+    assert load(None, {}, {}).cache.folder == Path.home() / ".cache" / "gateway"

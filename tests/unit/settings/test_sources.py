@@ -8,7 +8,7 @@ KEY_ENV = "GATEWAY_ADMIN_KEY"
 def test_every_key_of_every_section_has_a_variable_but_the_admin_key() -> None:
     variables = list_scalars()
     assert variables["server", "max_body_bytes"] == "GATEWAY_SERVER_MAX_BODY_BYTES"
-    assert {section for section, _ in variables} == {"server", "admin", "state", "auth", "engines"}
+    assert {section for section, _ in variables} == {"server", "admin", "state", "auth", "engines", "cache"}
     assert ("admin", "key") not in variables
 
 
