@@ -3,11 +3,12 @@
 import asyncio
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from gateway.control.admission import admit
 from gateway.control.plan import plan_engines
-from gateway.engines.device import has_cuda
+from gateway.engines.device import find_device, has_cuda
 from gateway.engines.diagnosis import explain_exit
 from gateway.engines.engine import EngineSpec, EngineStatus
 from gateway.engines.keeper import EngineProbe, KeeperTiming, KeeperTools
@@ -25,7 +26,7 @@ def build_supervisor(settings: Settings, on_change: Callable[[EngineStatus], Non
         spawner=DirectSpawner(),
         fork_spawner=ForkSpawner() if can_fork else None,
         make_probe=_make_probe,
-        admit=admit,
+        admit=partial(admit, device=find_device()),
         explain=explain_exit,
         slots=asyncio.Semaphore(max(1, (os.cpu_count() or 1) // 2)),
         turns=asyncio.Lock(),

@@ -1,8 +1,9 @@
 """Checkpoints on disk: what a folder is and whether it can be served. Needs no torch, starts and writes nothing."""
 
 from gateway.checkpoints.admission import Report, check
+from gateway.checkpoints.devices import Device
 from gateway.checkpoints.findings import Finding, UnreadableError
 from gateway.checkpoints.manifest import Manifest, inspect
 from gateway.checkpoints.runs import find_checkpoint
 
-__all__ = ["Finding", "Manifest", "Report", "UnreadableError", "check", "find_checkpoint", "inspect"]
+__all__ = ["Device", "Finding", "Manifest", "Report", "UnreadableError", "check", "find_checkpoint", "inspect"]

@@ -6,12 +6,15 @@ import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 from rich.text import Text
 
 from gateway.checkpoints import Finding, Manifest, Report, check
+from gateway.checkpoints.devices import DeviceKind
 from gateway.checkpoints.findings import join_names, make_printable
+from gateway.engines.device import find_device
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 _ADDRESS = re.compile(r"(hf|s3|gs|https?):/")
@@ -29,6 +32,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--against", metavar="DIR", help="a checkpoint that it would take the place of: what differs")
     parser.add_argument(
         "--memory", metavar="SIZE", type=read_size, help="the device's memory, as 24GiB: the longest context that fits"
+    )
+    parser.add_argument(
+        "--device", choices=get_args(DeviceKind), help="what it is to be served on (default: what this machine has)"
     )
     parser.add_argument("--trust-remote-code", action="store_true", help="allow code that the folder brings")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
@@ -48,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         draft=_path(args.draft),
         against=_path(args.against),
         trusts_code=args.trust_remote_code,
+        device=find_device(args.device),
     )
     if args.json:
         print(json.dumps(report.to_dict() | _tell_fit(report, args.memory), indent=2))
@@ -132,7 +139,7 @@ def _list_model(manifest: Manifest) -> Iterator[tuple[str, str]]:
     if manifest.context_tokens is not None:
         yield "context", f"{manifest.context_tokens:,} tokens"
     if manifest.quantization:
-        yield "quantization", manifest.quantization
+        yield "quantization", "; ".join((manifest.quantization, *manifest.packing))
     if manifest.tokenizer:
         size = "" if manifest.tokenizer_size is None else f", {manifest.tokenizer_size:,} tokens"
         yield "tokenizer", manifest.tokenizer + size

@@ -7,6 +7,7 @@ import pytest
 from gateway.checkpoints import check
 from gateway.cli import main
 from gateway.cli.check import add_parser, list_facts, read_size, render
+from tests.support.packed_files import FP8_WEIGHTS, write_packed
 from tests.support.safetensors_files import edit_json, write_adapter, write_checkpoint
 
 
@@ -142,3 +143,14 @@ def test_bytes_and_counts_are_scaled(folder: Path) -> None:
     assert facts["shape"] == "layers 2, hidden 8, vocabulary 16, separate output head"
     assert facts["context"] == "128 tokens"
     assert facts["defaults"] == "temperature 0.7"
+
+
+def test_the_device_decides_what_can_be_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(write_packed(tmp_path / "packed", FP8_WEIGHTS))
+    assert main(["check", folder, "--device", "cuda"]) == 0
+    assert (
+        "quantization   compressed-tensors; floating point of 8 bits, a scale for each channel"
+        in capsys.readouterr().out
+    )
+    assert main(["check", folder, "--device", "cpu"]) == 1
+    assert "has nothing to compute with on a CPU" in capsys.readouterr().out
