@@ -184,7 +184,8 @@ def _list_needs(report: Report, memory_bytes: int | None) -> Iterator[tuple[str,
             f" to {cost.most_tokens:,}" if cost.most_tokens > cost.least_tokens else ""
         )
         pixels = "" if cost.most_pixels is None else f" (of {cost.least_pixels:,} to {cost.most_pixels:,} pixels)"
-        yield "a picture", f"{tokens} tokens{pixels}"
+        examples = [f"{count:,} for {size}" for size, count in cost.examples.items()]
+        yield "a picture", ", ".join((f"{tokens} tokens{pixels}", *examples))
     if report.digest is not None:
         yield "digest", report.digest[:16]
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.control.plan import read_system_prompt
+from gateway.control.plan import find_bounds, read_system_prompt
 from gateway.engines.engine import EngineState, EngineStatus, MountRefused, find_public_id, write_public_id
 from gateway.errors import BadRequest, UnknownModel
 from gateway.fleet.replica import Replica
@@ -125,6 +125,7 @@ class Control:
                 system_prompt=read_system_prompt(version),
                 state=own[0].state if own else "not started",
                 routing=version.routing,
+                pictures=find_bounds(version),
                 max_model_len=next((status.max_model_len for status in own if status.max_model_len), None),
             )
         split = Split.from_weights(model.name, _effective_weights(model, versions))

@@ -22,6 +22,7 @@ from gateway.engines.vllm import (
     trusts_code,
 )
 from gateway.settings import ModelSettings, Settings, VersionSettings
+from gateway.traffic.routes import PixelBounds
 
 
 def plan_engines(
@@ -63,6 +64,8 @@ def plan_engines(
                         cpu=is_cpu,
                         drain_grace_s=settings.server.drain_grace_s,
                         empty_dir=empty_dir,
+                        pictures={} if version.pictures is None else version.pictures.model_dump(exclude_none=True),
+                        reasoning_parser=None if version.reasoning is None else version.reasoning.parser,
                     )
                     spec = _plan_vllm(make_room(request), machine, _plan_smoke(model, version))
                 yield spec
@@ -88,6 +91,12 @@ def read_system_prompt(version: VersionSettings) -> str | None:
     """The system prompt among a version's defaults."""
     prompt = version.defaults.get("system_prompt")
     return prompt if isinstance(prompt, str) else None
+
+
+def find_bounds(version: VersionSettings) -> PixelBounds | None:
+    """What requests to a version may say of pictures; None if its engine takes nothing of them."""
+    given = version.pictures
+    return None if given is None or given.max_pixels is None else PixelBounds(given.max_pixels, given.min_pixels)
 
 
 def _locate(folder: str) -> Path:

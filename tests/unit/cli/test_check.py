@@ -69,7 +69,8 @@ def test_needs_and_digest_are_shown(folder: Path, capsys: pytest.CaptureFixture[
     assert "64 B of cache a token, 8 KiB for one whole context" in next(line for line in lines if "memory" in line)
     room = (12 * 1024 * 9 // 10 - weights_bytes) // 64
     assert f"  in 12 KiB      a context of {room} tokens" in lines
-    assert "  a picture      4 to 16,384 tokens (of 3,136 to 12,845,056 pixels)" in lines
+    cost = "4 to 16,384 tokens (of 3,136 to 12,845,056 pixels), 391 for 640x480, 2,691 for 1920x1080"
+    assert f"  a picture      {cost}" in lines
     assert f"  digest         {check(folder).digest}"[:33] in lines
     assert main(["check", str(folder), "--memory", "10", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["fitting_context_tokens"] == 0

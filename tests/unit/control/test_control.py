@@ -13,7 +13,7 @@ from gateway.engines.remote import RemoteSpec
 from gateway.engines.supervisor import Supervisor
 from gateway.errors import BadRequest, UnknownModel
 from gateway.settings import ModelSettings, Settings
-from gateway.traffic.routes import RouteBoard, Routes
+from gateway.traffic.routes import PixelBounds, RouteBoard, Routes
 from tests.support.fake_engines import FakeProbe, FakeSpawner, engine_spec, remakeable, remote_spec, until
 
 SETTINGS = Settings(
@@ -24,7 +24,7 @@ SETTINGS = Settings(
                 "split": {"v1": 9, "v2": 1},
                 "versions": [
                     {"name": "v1", "engine": "simulated", "defaults": {"temperature": 0.0, "system_prompt": "Look."}},
-                    {"name": "v2", "engine": "simulated", "adapters": {"mirror": "/m"}},
+                    {"name": "v2", "engine": "simulated", "adapters": {"mirror": "/m"}, "pictures": {"max_pixels": 9}},
                     {"name": "far", "endpoints": ["http://a:1", "http://b:1"], "routing": "round_robin"},
                 ],
             }
@@ -188,6 +188,7 @@ async def test_engines_elsewhere_become_replicas_under_the_name_they_call_themse
 
 async def test_the_policy_of_a_version_is_published(tmp_path: Path) -> None:
     versions = Bench(tmp_path).board.routes.models["shapes"].versions
+    assert versions["v2"].pictures == PixelBounds(9)
     assert [version.routing for version in versions.values()] == ["least_loaded", "least_loaded", "round_robin"]
 
 
