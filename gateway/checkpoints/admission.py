@@ -21,6 +21,7 @@ from gateway.checkpoints.rules.processors import judge_processors
 from gateway.checkpoints.rules.samples import judge_samples, judge_tied_head
 from gateway.checkpoints.rules.shapes import judge_shapes
 from gateway.checkpoints.rules.tensors import judge_tensors
+from gateway.checkpoints.rules.thinking import judge_thinking
 from gateway.checkpoints.rules.vocabulary import judge_vocabulary
 
 # A draft head is no model of its own: it has no words and, often, shares what the model has.
@@ -129,6 +130,7 @@ def _judge(contents: Contents, *, trusts_code: bool, device: Device | None) -> I
         if not any(finding.severity == "error" for finding in misfits):
             yield from judge_tensors(contents)
         yield from judge_vocabulary(contents)
+        yield from judge_thinking(contents)
         yield from judge_processors(contents)
         yield from judge_generation(contents)
         yield from judge_tied_head(contents)
