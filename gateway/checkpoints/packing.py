@@ -116,13 +116,9 @@ def list_unpacked(contents: Contents) -> dict[str, Tensor] | None:
         return dict(tensors)
     scheme = packing.schemes[0] if len(packing.schemes) == 1 else None
     layers = list_layers(contents)
-    if scheme is None or not layers or "dynamic" in packing.settings:
+    if scheme is None or not layers or packing.settings.section("dynamic"):
         return None
-    found = {name: one for name, one in tensors.items() if name.rpartition(".")[0] not in layers}
-    for name, one in tensors.items():
-        module, _, part = name.rpartition(".")
-        if module in layers and part not in _PARTS and part != "weight":
-            found[name] = one  # biases stay as they are
+    found = {name: one for name, one in tensors.items() if not _is_of_packing(name, layers)}
     for module, layer in layers.items():
         shape = find_shape(layer, scheme)
         if shape is None:
@@ -130,6 +126,12 @@ def list_unpacked(contents: Contents) -> dict[str, Tensor] | None:
         some = next(iter(layer.parts.values()))
         found[f"{module}.weight"] = replace(some, name=f"{module}.weight", dtype="BF16", shape=shape)
     return found
+
+
+def _is_of_packing(name: str, layers: Mapping[str, PackedLayer]) -> bool:
+    """Tensors that are there because of the packing: parts of a layer, and scales of inputs or of the cache."""
+    module, _, part = name.rpartition(".")
+    return part in _PARTS or part.endswith(("_scale", "_zero_point")) or (part == "weight" and module in layers)
 
 
 def find_shape(layer: PackedLayer, scheme: Scheme) -> tuple[int, ...] | None:

@@ -3,11 +3,12 @@
 import base64
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import openai
+import httpx
 import pytest
 import yaml
 from PIL import Image
@@ -79,13 +80,20 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Version]:
 
 
 @pytest.fixture(scope="module")
-def served(versions: dict[str, Version], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+def runtime_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def served(
+    versions: dict[str, Version], runtime_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningGateway]:
     config = tmp_path_factory.mktemp("served") / "gateway.yaml"
     config.write_text(yaml.safe_dump({"models": [{"name": "tiny", "versions": list(versions.values())}]}))
     refused = {"w8a8-mounted", "nf4", "tiles", "misspelt"} | {
         name for name in PACKED if f"{name}-plain" not in versions
     }
-    with run_gateway("--config", str(config)) as running:
+    with run_gateway("--config", str(config), env={"GATEWAY_ENGINES_RUNTIME_DIR": str(runtime_dir)}) as running:
         running.await_states(400, **{name: "failed" if name in refused else "ready" for name in versions})
         yield running
 
@@ -189,12 +197,25 @@ def test_the_switch_is_the_requests_then_the_versions(
     assert (message["reasoning"], message["content"]) == (THOUGHT if thinks else None, ANSWER)
 
 
-def test_a_stream_of_thinking_passes_as_it_is_and_is_counted(served: RunningGateway) -> None:
-    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="any", max_retries=0) as client:
-        stream = client.chat.completions.create(
-            model="tiny:thinks", messages=[{"role": "user", "content": "what?"}], stream=True, temperature=0
-        )
-        deltas = [json.loads(chunk.choices[0].delta.to_json()) for chunk in stream]
+def test_a_stream_of_thinking_passes_as_it_is_and_is_counted(
+    served: RunningGateway, versions: dict[str, Version], runtime_dir: Path
+) -> None:
+    body = {"model": "tiny:thinks", "messages": [{"role": "user", "content": "what?"}], "temperature": 0,
+            "stream": True, "stream_options": {"include_usage": True}}  # fmt: skip
+    headers = {"x-request-id": "a-thinking-stream"}
+    relayed = served.http.post("/v1/chat/completions", json=body, headers=headers).text
+    socket = runtime_dir / f"{list(versions).index('thinks')}.sock"
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://engine", timeout=60) as engine:
+        straight = engine.post("/v1/chat/completions", json=body | {"model": "tiny"}, headers=headers).text
+    clock = re.compile(r'"created":\d+')
+    assert clock.sub("", relayed).replace("tiny:thinks", "tiny") == clock.sub("", straight)
+    deltas = [choice["delta"] for line in relayed.splitlines() for choice in read_choices(line)]
     assert "".join(delta.get("reasoning") or "" for delta in deltas) == THOUGHT
     assert "".join(delta.get("content") or "" for delta in deltas) == ANSWER
-    served.await_line(r"/v1/chat/completions 200 .*stream|tiny:thinks", 10)
+    served.await_line(r"a-thinking-stream .* in=\d+ out=5\b", 10)
+
+
+def read_choices(line: str) -> list[dict[str, Any]]:
+    """The choices in an event of a stream."""
+    data = line.removeprefix("data: ")
+    return json.loads(data)["choices"] if data.startswith("{") else []

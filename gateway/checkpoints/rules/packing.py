@@ -130,7 +130,7 @@ def _judge_layers(contents: Contents, packing: Packing) -> Iterator[Finding]:
         name = make_printable(layer.module)
         message = f"{layer.file}: {len(alone)} packed layers are not whole, first {name}, which has no {lack}"
         yield error("packing-parts", layer.file, message, "copy all shards of the model, or pack it again")
-    elif len(packing.schemes) == 1 and "dynamic" not in packing.settings:
+    elif len(packing.schemes) == 1 and not packing.settings.section("dynamic"):
         yield from _judge_shapes(layers, packing)
 
 

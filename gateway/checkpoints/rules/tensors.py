@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from gateway.checkpoints.blueprints import Blueprint, Shape, draw_blueprint
 from gateway.checkpoints.contents import Contents
 from gateway.checkpoints.findings import Finding, error, join_names, make_printable, warning
-from gateway.checkpoints.manifest import find_task, find_tied
+from gateway.checkpoints.manifest import find_quantization, find_task, find_tied
 from gateway.checkpoints.matrices import find_core
 from gateway.checkpoints.packing import list_unpacked
 from gateway.checkpoints.safetensors import Tensor, write_shape
@@ -27,12 +27,15 @@ def judge_tensors(contents: Contents) -> Iterator[Finding]:
     # A model that answers with vectors or scores needs no head for words.
     is_tied = find_tied(contents) if task == "generate" else None
     blueprint = draw_blueprint(config, contents.text, is_tied=is_tied)
+    # GPTQ's tools give every layer a bias, which the engine leaves out where the model has none.
+    has_spare_biases = find_quantization(contents) == "gptq"
     found: dict[str, Tensor] = {}
     for tensor in tensors.values():
         core = find_core(tensor.name)
         if core in found and (core in blueprint.required or blueprint.covers(core)):
             return  # two parts of the model have layers of the same name: which is meant is not clear
-        found[core] = tensor
+        if not (has_spare_biases and core.endswith(".bias") and core not in blueprint.required):
+            found[core] = tensor
     known = {**blueprint.optional, **blueprint.required}
     yield from _judge_missing(contents, blueprint, found)
     yield from _judge_shapes(known, found)

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from gateway.checkpoints import check
 from gateway.checkpoints.contents import read_contents
 from gateway.checkpoints.manifest import inspect
 from gateway.checkpoints.packing import Scheme, list_layers, list_unpacked, read_packing
@@ -14,6 +15,7 @@ from tests.support.safetensors_files import edit_json, list_shapes, write_checkp
     ("settings", "scheme"),
     [
         (packed.GPTQ, Scheme("gptq", "int", 4, "group", (1, 8))),
+        (packed.GPTQ | {"dynamic": {}}, Scheme("gptq", "int", 4, "group", (1, 8))),
         (packed.GPTQ | {"group_size": -1}, Scheme("gptq", "int", 4, "channel", (1, 0))),
         (packed.GPTQ | {"quant_method": "GPTQ_Marlin"}, Scheme("gptq", "int", 4, "group", (1, 8))),
         (packed.AWQ, Scheme("awq", "int", 4, "group", (1, 8))),
@@ -90,7 +92,17 @@ def test_layers_of_different_bits_have_no_shape_that_is_clear(tmp_path: Path) ->
     assert inspect(folder).parameters is None
 
 
-def test_scales_of_the_cache_make_no_packed_layer(tmp_path: Path) -> None:
-    entries = packed.list_packed(packed.FP8) | {"model.layers.0.self_attn.k_scale": ("F32", ())}
-    contents = read_contents(packed.write_packed(tmp_path, packed.FP8, entries))
-    assert "model.layers.0.self_attn" not in list_layers(contents)
+@pytest.mark.parametrize("name", ["self_attn.k_scale", "self_attn.k_proj.output_scale", "mlp.input_scale"])
+def test_scales_of_the_cache_and_of_inputs_have_their_place(tmp_path: Path, name: str) -> None:
+    entries = packed.list_packed(packed.FP8) | {f"model.layers.0.{name}": ("F32", ())}
+    folder = packed.write_packed(tmp_path, packed.FP8, entries)
+    assert len(list_layers(read_contents(folder))) == 14
+    assert check(folder).findings == ()
+
+
+def test_a_bias_for_each_layer_is_gptqs_habit(tmp_path: Path) -> None:
+    bias = {"model.layers.0.self_attn.q_proj.bias": ("F32", (8,))}
+    folder = packed.write_packed(tmp_path / "gptq", packed.GPTQ, packed.list_packed(packed.GPTQ) | bias)
+    assert check(folder).findings == ()
+    folder = packed.write_packed(tmp_path / "awq", packed.AWQ, packed.list_packed(packed.AWQ) | bias)
+    assert [finding.code for finding in check(folder).findings] == ["tensors-extra"]
