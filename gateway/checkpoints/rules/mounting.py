@@ -121,7 +121,7 @@ def _judge_base_name(adapter: Contents, base: Contents) -> Iterator[Finding]:
     name = said.rstrip("/").rpartition("/")[2]
     if (packed := _PACKED_NAME.search(name)) is not None and find_quantization(base) is None:
         message = f"{_FILE} names the packed base {make_printable(name)} ({packed[0]}): trained as QLoRA does"
-        mend = "over the plain base it answers as well or better, not word for word the same; nothing to do"
+        mend = "over the plain base its answers differ a little from those in training; nothing to do"
         yield note("adapter-packed-base", _FILE, message, mend)
         return
     own = (base.config.text("_name_or_path") or "").rstrip("/").rpartition("/")[2]

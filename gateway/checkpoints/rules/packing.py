@@ -15,8 +15,9 @@ from gateway.checkpoints.packing import PackedLayer, Packing, Scheme, find_shape
 from gateway.checkpoints.safetensors import Tensor, write_shape
 
 _FILE = "config.json"
-_UNPACK = "unpack it (from_pretrained, then dequantize() and save_pretrained) and serve that"
-_PACK_AGAIN = "serve the plain checkpoint that it was made of, or pack that one by compressed-tensors or AWQ"
+_UNPACK = "unpack it by from_pretrained(…).dequantize().save_pretrained(DIR, save_original_format=False)"
+_PLAIN = "the plain checkpoint that it was made of"
+_PACK_AGAIN = f"serve {_PLAIN}, or pack that one by compressed-tensors or AWQ"
 _SAME_SAVE = "copy the weights and config.json of one save"
 _DEPRECATED = ("fbgemm_fp8", "fp_quant")
 _NO_KERNELS_ON_CPU = {
@@ -36,7 +37,7 @@ def judge_packing(contents: Contents, device: Device | None = None) -> Iterator[
     if any(fault.severity == "error" for fault in faults):
         return
     if device is not None and device.kind == "cpu" and (reason := explain_on_cpu(packing, device)):
-        mend = f"serve it on a GPU, or {_UNPACK}; compressed-tensors' INT8 (W8A8) runs on every processor"
+        mend = f"serve it on a GPU, or {_PLAIN}; compressed-tensors' INT8 (W8A8) runs on every processor"
         yield error("packing-device", _FILE, f"{_FILE}: {reason}", mend)
     if contents.weights.is_whole and packing.schemes:
         yield from _judge_layers(contents, packing)
@@ -88,7 +89,8 @@ def _judge_method(packing: Packing) -> Iterator[Finding]:
     elif packing.method not in registry.packings:
         name = _WHY_UNSERVED.get(packing.method, packing.method)
         message = f"{_FILE}: weights packed by {name} are loaded by {registry.engine} on no device"
-        yield error("packing-unserved", _FILE, message, f"{_PACK_AGAIN}; or {_UNPACK}")
+        mend = f"{_PACK_AGAIN}; or {_UNPACK}" if packing.method == "bitsandbytes" else _PACK_AGAIN
+        yield error("packing-unserved", _FILE, message, mend)
     elif packing.method in _DEPRECATED:
         message = f"{_FILE}: {registry.engine} is about to drop {packing.method} and loads it only if it is told to"
         mend = f"set engine_args {{allow-deprecated-quantization: true}}, or {_PACK_AGAIN}"

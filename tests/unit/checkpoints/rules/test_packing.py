@@ -61,7 +61,7 @@ def test_the_newest_formats_need_a_gpu(tmp_path: Path, settings: dict[str, Any])
     edit_json(tmp_path / "config.json", quantization_config=settings)
     finding = next(judge_packing(read_contents(tmp_path), LATEST))
     assert finding.code == "packing-device"
-    assert finding.mend.startswith("serve it on a GPU, or unpack it")
+    assert finding.mend.startswith("serve it on a GPU, or the plain checkpoint")
 
 
 @pytest.mark.parametrize(
