@@ -21,6 +21,7 @@ Spread = Literal["tensor", "channel", "group", "block"]
 
 _MODELOPT_FILE = "hf_quant_config.json"  # where ModelOpt has put its settings up to release 0.29
 _NAMES = {"auto-round": "inc", "gptq_marlin": "gptq", "auto_gptq": "gptq", "awq_marlin": "awq", "auto_awq": "awq"}
+_MODELOPT_NAMES = {"NVFP4": "modelopt_fp4", "MXFP8": "modelopt_mxfp8", "MIXED_PRECISION": "modelopt_mixed"}
 _PARTS = frozenset((
     "qweight", "qzeros", "scales", "g_idx", "weight_packed", "weight_scale", "weight_scale_inv", "weight_shape",
     "weight_zero_point", "weight_global_scale", "weight_g_idx", "weight_scale_2", "input_scale", "input_zero_point",
@@ -84,10 +85,21 @@ def read_packing(contents: Contents) -> Packing | None:
     for part in (contents.config, contents.text):
         section = part.section("quantization_config") or part.section("compression_config")
         if section:
-            said = (section.text("quant_method") or section.text("quant_algo") or "unnamed").lower()
-            method = _NAMES.get(said, said).replace("compressed_tensors", "compressed-tensors")
+            method = _read_method(section)
             return Packing(make_printable(method), section, tuple(dict.fromkeys(_read_schemes(method, section))))
     return Packing("modelopt", Fields()) if contents.folder.has(_MODELOPT_FILE) else None
+
+
+def _read_method(section: Fields) -> str:
+    said = (section.text("quant_method") or "").lower()
+    if said == "modelopt" or (not said and (section.section("producer") or "quant_algo" in section)):
+        return _MODELOPT_NAMES.get(_read_algorithm(section), "modelopt")
+    return _NAMES.get(said, said).replace("compressed_tensors", "compressed-tensors") or "unnamed"
+
+
+def _read_algorithm(section: Fields) -> str:
+    """What ModelOpt calls its format; older releases put it one section deeper."""
+    return (section.text("quant_algo") or section.section("quantization").text("quant_algo") or "").upper()
 
 
 def list_layers(contents: Contents) -> dict[str, PackedLayer]:
@@ -166,6 +178,8 @@ def _read_schemes(method: str, section: Fields) -> Iterator[Scheme]:
         if bits and size:
             layout: Form = "gptq" if method == "gptq" else "awq"
             yield Scheme(layout, "int", bits, "channel" if size < 0 else "group", (1, max(0, size)))
+    elif method == "modelopt" and _read_algorithm(section) == "FP8":
+        yield Scheme("scaled", "float", 8, "tensor", inputs="float", is_static=True)
     elif method == "fp8":
         sides = section.get("weight_block_size")
         is_static = section.text("activation_scheme") == "static"

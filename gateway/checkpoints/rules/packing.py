@@ -21,8 +21,8 @@ _PACK_AGAIN = f"serve {_PLAIN}, or pack that one by compressed-tensors or AWQ"
 _SAME_SAVE = "copy the weights and config.json of one save"
 _DEPRECATED = ("fbgemm_fp8", "fp_quant")
 _NO_KERNELS_ON_CPU = {
-    "modelopt": "ModelOpt's formats", "modelopt_fp4": "NVFP4", "modelopt_mxfp8": "MXFP8", "mxfp8": "MXFP8",
-    "modelopt_mixed": "ModelOpt's formats", "fbgemm_fp8": "FBGEMM's FP8", "fp_quant": "FP-Quant", "humming": "Humming",
+    "modelopt_fp4": "NVFP4", "modelopt_mxfp8": "MXFP8", "mxfp8": "MXFP8", "modelopt_mixed": "ModelOpt's mixed formats",
+    "fbgemm_fp8": "FBGEMM's FP8", "fp_quant": "FP-Quant", "humming": "Humming",
 }  # fmt: skip
 _WHY_UNSERVED = {"bitsandbytes": "bitsandbytes (NF4 or LLM.int8)", "gguf": "GGUF"}
 
@@ -32,6 +32,8 @@ def judge_packing(contents: Contents, device: Device | None = None) -> Iterator[
     packing = read_packing(contents)
     if packing is None or contents.is_mistral or not contents.config:
         return
+    if packing.method == "unnamed" and not list_layers(contents):
+        return  # the engine takes no notice of it
     faults = list(_judge_method(packing))
     yield from faults
     if any(fault.severity == "error" for fault in faults):

@@ -23,6 +23,10 @@ from tests.support.safetensors_files import edit_json, list_shapes, write_checkp
         (packed.INT8, Scheme("scaled", "int", 8, "channel", (1, 0), "int")),
         (packed.FP8, Scheme("scaled", "float", 8, "tensor", (1, 0), "float")),
         (packed.FP8 | {"activation_scheme": "static"}, Scheme("scaled", "float", 8, "tensor", (1, 0), "float", True)),
+        (
+            {"quant_method": "modelopt", "quant_algo": "FP8"},
+            Scheme("scaled", "float", 8, "tensor", (1, 0), "float", True),
+        ),
         (packed.FP8_BLOCKS, Scheme("scaled", "float", 8, "block", (8, 8), "float")),
         (packed.FP8_ROWS, Scheme("scaled", "float", 8, "channel", (1, 0), "float")),
         (packed.FP8_WEIGHTS, Scheme("scaled", "float", 8, "channel", (1, 0))),
@@ -40,6 +44,8 @@ def test_the_scheme_is_read_from_the_settings(tmp_path: Path, settings: dict[str
     ("settings", "method"),
     [
         ({"quant_method": "auto-round"}, "inc"),
+        ({"quant_method": "modelopt", "quant_algo": "nvfp4"}, "modelopt_fp4"),
+        ({"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "MXFP8"}}, "modelopt_mxfp8"),
         ({"quant_method": "compressed_tensors", "config_groups": 7}, "compressed-tensors"),
         ({"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": "8"}}}}, "compressed-tensors"),
         ({"quant_method": "fp8", "weight_block_size": [0, "x"]}, "fp8"),

@@ -55,7 +55,9 @@ def test_of_other_processors_only_what_none_can_load_is_refused(tmp_path: Path) 
     assert [finding.code for finding in judge(tmp_path / "2", packed.FP8_WEIGHTS, ARM)] == ["packing-device"]
 
 
-@pytest.mark.parametrize("settings", [NVFP4, {"quant_method": "modelopt", "quant_algo": "FP8"}])
+@pytest.mark.parametrize(
+    "settings", [NVFP4, {"quant_method": "modelopt", "quant_algo": "NVFP4"}, {"quant_method": "mxfp8"}]
+)
 def test_the_newest_formats_need_a_gpu(tmp_path: Path, settings: dict[str, Any]) -> None:
     write_checkpoint(tmp_path)
     edit_json(tmp_path / "config.json", quantization_config=settings)
@@ -70,7 +72,6 @@ def test_the_newest_formats_need_a_gpu(tmp_path: Path, settings: dict[str, Any])
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes (NF4 or LLM.int8)"),
         ({"quant_method": "gguf"}, "GGUF"),
         ({"quant_method": "hqq"}, "hqq"),
-        ({"bits": 4}, "does not say by quant_method"),
         (packed.GPTQ | {"desc_act": True}, "ordered by activation (desc_act)"),
         (packed.GPTQ | {"sym": False}, "zero points of its own"),
         (packed.GPTQ | {"bits": 3}, "GPTQ of 3 bits"),
@@ -88,6 +89,19 @@ def test_what_no_device_loads(tmp_path: Path, settings: dict[str, Any], words: s
     assert report.findings[0].code == "packing-unserved"
     assert words in report.findings[0].message
     assert not report.is_servable
+
+
+def test_packed_weights_without_a_method_are_refused(tmp_path: Path) -> None:
+    folder = packed.write_packed(tmp_path, packed.GPTQ)
+    edit_json(folder / "config.json", quantization_config={"bits": 4})
+    (finding,) = judge_packing(read_contents(folder))
+    assert "does not say by quant_method" in finding.message
+    assert check(edited(write_checkpoint(tmp_path / "plain"), {"bits": 4})).findings == ()
+
+
+def edited(folder: Path, settings: dict[str, Any]) -> Path:
+    edit_json(folder / "config.json", quantization_config=settings)
+    return folder
 
 
 def test_one_group_a_row_has_no_order(tmp_path: Path) -> None:
