@@ -3,12 +3,13 @@
 import asyncio
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from gateway.control.admission import admit
 from gateway.control.plan import Planner
 from gateway.control.serving import Serving
-from gateway.engines.device import has_cuda, list_devices
+from gateway.engines.device import find_hardware, has_cuda, list_devices
 from gateway.engines.diagnosis import explain_exit
 from gateway.engines.engine import EngineSpec, EngineStatus
 from gateway.engines.machine import Machine
@@ -35,7 +36,7 @@ def build_supervisor(settings: Settings, on_change: Callable[[EngineStatus], Non
         fork_spawner=ForkSpawner() if can_fork else None,
         make_probe=_make_probe,
         fetch=fetch,
-        admit=admit,
+        admit=partial(admit, hardware=find_hardware()),
         explain=explain_exit,
         slots=asyncio.Semaphore(max(1, (os.cpu_count() or 1) // 2)),
         turns=asyncio.Lock(),

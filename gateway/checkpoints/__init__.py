@@ -2,7 +2,8 @@
 
 from gateway.checkpoints.admission import Report, check
 from gateway.checkpoints.findings import Finding, UnreadableError
+from gateway.checkpoints.hardware import Hardware
 from gateway.checkpoints.manifest import Manifest, inspect
 from gateway.checkpoints.runs import find_checkpoint
 
-__all__ = ["Finding", "Manifest", "Report", "UnreadableError", "check", "find_checkpoint", "inspect"]
+__all__ = ["Finding", "Hardware", "Manifest", "Report", "UnreadableError", "check", "find_checkpoint", "inspect"]

@@ -8,6 +8,7 @@ from gateway.checkpoints.comparison import Change, compare
 from gateway.checkpoints.contents import Contents, read_contents
 from gateway.checkpoints.digest import compute_digest
 from gateway.checkpoints.findings import Finding, error
+from gateway.checkpoints.hardware import Hardware
 from gateway.checkpoints.manifest import Manifest, describe
 from gateway.checkpoints.memory import MemoryPlan, plan_memory
 from gateway.checkpoints.rules.adapter import judge_adapter
@@ -15,10 +16,12 @@ from gateway.checkpoints.rules.architecture import judge_architecture
 from gateway.checkpoints.rules.drafting import judge_draft
 from gateway.checkpoints.rules.generation import judge_generation
 from gateway.checkpoints.rules.mounting import judge_mounting
+from gateway.checkpoints.rules.packing import judge_packing
 from gateway.checkpoints.rules.processors import judge_processors
 from gateway.checkpoints.rules.samples import judge_samples, judge_tied_head
 from gateway.checkpoints.rules.shapes import judge_shapes
 from gateway.checkpoints.rules.tensors import judge_tensors
+from gateway.checkpoints.rules.thinking import judge_thinking
 from gateway.checkpoints.rules.vocabulary import judge_vocabulary
 
 # A draft head is no model of its own: it has no words and, often, shares what the model has.
@@ -86,19 +89,23 @@ def check(
     draft: Path | None = None,
     against: Path | None = None,
     trusts_code: bool = False,
+    hardware: Hardware | None = None,
 ) -> Report:
     """Say whether the folder can be served; an adapter over `base`, if given. Never raises for what is in a folder.
 
     `draft` is the model that is to guess ahead in speculative decoding. `against` is a checkpoint that it would take
     the place of: the report then tells what differs. Code that the folder brings keeps it from being served unless the
-    caller `trusts_code`.
+    caller `trusts_code`; packed weights that the `hardware` cannot load, only where it is given.
     """
     contents = read_contents(path)
     manifest = describe(contents)
-    found = [*manifest.findings, *_judge(contents, trusts_code=trusts_code)]
+    found = [*manifest.findings, *_judge(contents, trusts_code=trusts_code, hardware=hardware)]
     if base is not None:
-        found += _judge_over(contents, base, trusts_code=trusts_code)
-    if draft is not None and (fault := check_draft(draft, path, trusts_code=trusts_code)) is not None:
+        found += _judge_over(contents, base, trusts_code=trusts_code, hardware=hardware)
+    if (
+        draft is not None
+        and (fault := check_draft(draft, path, trusts_code=trusts_code, hardware=hardware)) is not None
+    ):
         found.append(fault)
     findings = sorted(dict.fromkeys(found), key=lambda finding: _ORDER.index(finding.severity))
     changes = () if against is None else compare(contents, read_contents(against))
@@ -107,24 +114,28 @@ def check(
     )
 
 
-def check_draft(path: Path, base: Path, *, trusts_code: bool = False) -> Finding | None:
+def check_draft(
+    path: Path, base: Path, *, trusts_code: bool = False, hardware: Hardware | None = None
+) -> Finding | None:
     """What keeps the folder from being the draft of `base` in speculative decoding, None if nothing does."""
     draft = read_contents(path)
-    own = [*describe(draft).findings, *_judge(draft, trusts_code=trusts_code)]
+    own = [*describe(draft).findings, *_judge(draft, trusts_code=trusts_code, hardware=hardware)]
     fault = next((f for f in own if f.severity == "error" and f.code not in _FINE_IN_DRAFTS), None)
     if fault is not None:
         return error("draft-unusable", fault.file, f"the draft {path} cannot be used: {fault.message}", fault.mend)
     return next(judge_draft(draft, read_contents(base)), None)
 
 
-def _judge(contents: Contents, *, trusts_code: bool) -> Iterator[Finding]:
+def _judge(contents: Contents, *, trusts_code: bool, hardware: Hardware | None) -> Iterator[Finding]:
     if contents.kind == "checkpoint":
         yield from judge_architecture(contents, trusts_code=trusts_code)
+        yield from judge_packing(contents, hardware)
         misfits = list(judge_shapes(contents))
         yield from misfits
         if not any(finding.severity == "error" for finding in misfits):
             yield from judge_tensors(contents)
         yield from judge_vocabulary(contents)
+        yield from judge_thinking(contents)
         yield from judge_processors(contents)
         yield from judge_generation(contents)
         yield from judge_tied_head(contents)
@@ -133,7 +144,7 @@ def _judge(contents: Contents, *, trusts_code: bool) -> Iterator[Finding]:
     yield from judge_samples(contents.folder, contents.weights)
 
 
-def _judge_over(contents: Contents, path: Path, *, trusts_code: bool) -> Iterator[Finding]:
+def _judge_over(contents: Contents, path: Path, *, trusts_code: bool, hardware: Hardware | None) -> Iterator[Finding]:
     if contents.kind == "checkpoint":
         message = f"{contents.path} is a full checkpoint, not an adapter"
         yield error("adapter-kind", "", message, "serve it as a version of its own, without a base")
@@ -141,7 +152,7 @@ def _judge_over(contents: Contents, path: Path, *, trusts_code: bool) -> Iterato
     if contents.kind != "adapter":
         return
     base = read_contents(path)
-    findings = [*describe(base).findings, *_judge(base, trusts_code=trusts_code)]
+    findings = [*describe(base).findings, *_judge(base, trusts_code=trusts_code, hardware=hardware)]
     if base.kind == "adapter":
         message = f"the base {path} is an adapter itself"
         yield error("base-unusable", "", message, "give the full checkpoint that it was trained on")
@@ -150,4 +161,4 @@ def _judge_over(contents: Contents, path: Path, *, trusts_code: bool) -> Iterato
     if fault is not None:
         yield error("base-unusable", fault.file, f"the base {path} cannot be served: {fault.message}", fault.mend)
         return
-    yield from judge_mounting(contents, base)
+    yield from judge_mounting(contents, base, hardware)

@@ -1,4 +1,4 @@
-"""What the engine release knows by name: architectures and model types, kept in `architectures.json`."""
+"""What the engine release knows by name: architectures, ways to pack weights and others, in `architectures.json`."""
 
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -29,6 +29,8 @@ class Registry(msgspec.Struct, frozen=True):
     removed: dict[str, str]
     model_types: frozenset[str]
     own_templates: frozenset[str]
+    packings: frozenset[str]
+    reasoning_parsers: frozenset[str]
 
     def find_task(self, architecture: str) -> Task | None:
         """What the architecture is for, None if the engine does not know it."""

@@ -9,6 +9,7 @@ from gateway.checkpoints.contents import Contents, Kind, read_contents
 from gateway.checkpoints.fields import Fields
 from gateway.checkpoints.findings import Finding, make_printable
 from gateway.checkpoints.matrices import is_vision_module, read_matrices
+from gateway.checkpoints.packing import list_unpacked, read_packing
 
 CONTEXT_KEYS = (
     "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length", "max_sequence_length",
@@ -19,7 +20,6 @@ CONTEXT_KEYS = (
 SAMPLING_KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
 """Keys of generation_config.json that the engine takes as defaults."""
 
-_MODELOPT_FILE = "hf_quant_config.json"  # where ModelOpt has put its settings up to release 0.29
 _QUANTIZED = ("qweight", "weight_packed", "weight.absmax", "weight_scale")
 
 
@@ -58,6 +58,7 @@ class Manifest:
     context_tokens: int | None = None
     is_tied: bool | None = None
     quantization: str | None = None
+    packing: tuple[str, ...] = ()
     has_own_code: bool = False
     tokenizer: str | None = None
     tokenizer_size: int | None = None
@@ -83,9 +84,7 @@ def describe(contents: Contents) -> Manifest:
     config, text = contents.config, contents.text
     architectures = tuple(make_printable(name) for name in config.texts("architectures"))
     counts = contents.weights.count_by_dtype()
-    is_quantized = find_quantization(contents) is not None or any(
-        name.endswith(_QUANTIZED) for name in contents.weights.tensors
-    )
+    packing = read_packing(contents)
     return Manifest(
         path=contents.path,
         kind=contents.kind,
@@ -94,8 +93,7 @@ def describe(contents: Contents) -> Manifest:
         task=find_task(architectures),
         is_visual=contents.is_visual,
         is_video=_is_video(contents),
-        # Packed numbers have other shapes than what they stand for.
-        parameters=None if is_quantized or not counts else sum(count for count, _ in counts.values()),
+        parameters=_count_parameters(contents),
         size_bytes=contents.weights.size_bytes,
         bytes_by_dtype={dtype: size for dtype, (_, size) in counts.items()},
         weight_files=len(contents.weights.files),
@@ -104,7 +102,8 @@ def describe(contents: Contents) -> Manifest:
         vocabulary_size=_first(text, "vocab_size"),
         context_tokens=_first(text, *CONTEXT_KEYS),
         is_tied=find_tied(contents),
-        quantization=find_quantization(contents),
+        quantization=None if packing is None else packing.method,
+        packing=tuple(map(str, packing.schemes)) if packing is not None else (),
         has_own_code="auto_map" in config,
         tokenizer=_print(contents.tokenizer.kind),
         tokenizer_size=contents.tokenizer.size,
@@ -131,6 +130,13 @@ def find_tied(contents: Contents) -> bool | None:
     return True if True in said else False if False in said else None
 
 
+def _count_parameters(contents: Contents) -> int | None:
+    """How many numbers the model has, unpacked; None where the packing is not known inside out."""
+    tensors = list_unpacked(contents)
+    is_unsaid = find_quantization(contents) is None and any(name.endswith(_QUANTIZED) for name in tensors or ())
+    return None if not tensors or is_unsaid else sum(tensor.count for tensor in tensors.values())
+
+
 def _is_video(contents: Contents) -> bool:
     has_token = any(key in contents.config for key in ("video_token_id", "video_token_index"))
     has_file = contents.folder.has("video_preprocessor_config.json") or "video_processor" in contents.processor
@@ -139,11 +145,8 @@ def _is_video(contents: Contents) -> bool:
 
 def find_quantization(contents: Contents) -> str | None:
     """How the weights are packed by what the folder says; None if they are plain numbers."""
-    section = contents.config.section("quantization_config") or contents.config.section("compression_config")
-    method = section.text("quant_method") or section.text("quant_algo")
-    if not section and contents.folder.has(_MODELOPT_FILE):
-        return "modelopt"
-    return _print(method) if method else ("unnamed" if section else None)
+    packing = read_packing(contents)
+    return None if packing is None else packing.method
 
 
 def _describe_adapter(contents: Contents) -> AdapterFacts:

@@ -8,22 +8,13 @@ from dataclasses import dataclass
 from gateway.checkpoints.contents import Contents
 from gateway.checkpoints.fields import Fields
 from gateway.checkpoints.manifest import CONTEXT_KEYS
+from gateway.checkpoints.pictures import PictureCost, count_picture_tokens
 
 USABLE_SHARE = 0.9
 """Of a device's memory, what weights and cache may fill; the rest is the engine's working room."""
 
 _BYTES = {"float32": 4, "float": 4, "float64": 8, "double": 8}
 _CACHED = ("full_attention", "attention", "global", "sliding_attention", "chunked_attention")
-
-
-@dataclass(frozen=True, slots=True)
-class PictureCost:
-    """Tokens that one picture takes in the prompt, at least and at most, and the pixels that bound them if they do."""
-
-    least_tokens: int
-    most_tokens: int
-    least_pixels: int | None = None
-    most_pixels: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,53 +69,3 @@ def _count_cache_bytes(config: Fields, text: Fields) -> int | None:
     if not head or not keys or head < 0 or keys < 0:
         return None
     return layers * 2 * keys * head * number_bytes
-
-
-def count_picture_tokens(contents: Contents) -> PictureCost | None:
-    """What one picture costs; None for a model without pictures, or one whose way of cutting them is not known here."""
-    if not contents.is_visual:
-        return None
-    vision = contents.config.section("vision_config")
-    settings = contents.preprocessor or contents.processor.section("image_processor")
-    if vision.whole("spatial_merge_size") or settings.whole("merge_size"):
-        return _count_by_pixels(vision, settings)
-    if "InternVL" in " ".join(contents.config.texts("architectures")):
-        return _count_by_tiles(contents.config, vision, settings)
-    return None
-
-
-def _count_by_pixels(vision: Fields, settings: Fields) -> PictureCost | None:
-    """The Qwen family keeps a picture's proportions and scales it between two numbers of pixels."""
-    patch = settings.whole("patch_size") or vision.whole("patch_size")
-    merge = settings.whole("merge_size") or vision.whole("spatial_merge_size")
-    size = settings.section("size")
-    least = _first(settings.whole("min_pixels"), size.whole("min_pixels"), size.whole("shortest_edge"))
-    most = _first(settings.whole("max_pixels"), size.whole("max_pixels"), size.whole("longest_edge"))
-    if not patch or not merge or patch < 0 or merge < 0 or not least or not most or not 0 < least <= most:
-        return None
-    per_token = (patch * merge) ** 2
-    return PictureCost(max(1, -(-least // per_token)), max(1, most // per_token), least, most)
-
-
-def _count_by_tiles(config: Fields, vision: Fields, settings: Fields) -> PictureCost | None:
-    """InternVL cuts a picture into square tiles, and adds the whole one, small, where there are several."""
-    side, patch = _read_side(vision.get("image_size")), _read_side(vision.get("patch_size"))
-    ratio = config.number("downsample_ratio")
-    if not side or not patch or not ratio or not 0 < ratio <= 1:
-        return None
-    per_tile = int((side // patch) ** 2 * ratio**2)
-    most = _first(settings.whole("max_patches"), config.whole("max_dynamic_patch")) or 12
-    has_whole = settings.flag("use_thumbnail") or config.flag("use_thumbnail") or "max_patches" in settings
-    tiles = most + (1 if has_whole and most > 1 else 0)
-    return PictureCost(per_tile, per_tile * tiles) if per_tile > 0 and 0 < most < 1000 else None
-
-
-def _read_side(value: object) -> int | None:
-    """A side in pixels, given as a number or as a pair of them."""
-    if isinstance(value, list) and value:
-        value = value[0]
-    return Fields({"side": value}).whole("side")
-
-
-def _first(*values: int | None) -> int | None:
-    return next((value for value in values if value is not None), None)

@@ -46,6 +46,11 @@ class Tensor:
         return self.dtype in ("F16", "BF16", "F32", "F64")
 
 
+def write_shape(shape: tuple[int, ...]) -> str:
+    """A shape for people."""
+    return " by ".join(f"{size:,}" for size in shape) or "a single number"
+
+
 class _Entry(msgspec.Struct):
     dtype: str
     shape: list[int]

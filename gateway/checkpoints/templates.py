@@ -41,6 +41,15 @@ def read_templates(folder: Folder, tokenizer_config: Fields) -> Templates:
     return Templates(file, texts, tuple(findings))
 
 
+def find_names(text: str) -> frozenset[str]:
+    """The names that a template reads; none of a broken one. Renders nothing."""
+    try:
+        tree = _make_environment().parse(text)
+    except (TemplateSyntaxError, RecursionError, ValueError, OverflowError):
+        return frozenset()
+    return frozenset(node.name for node in tree.find_all(nodes.Name) if node.ctx == "load")
+
+
 def _find(
     folder: Folder, tokenizer_config: Fields, findings: list[Finding]
 ) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
@@ -84,7 +93,7 @@ def _parse(file: str, name: str, text: str) -> Iterator[Finding]:
 
 
 def _find_fault(text: str) -> str | None:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Marks, loopcontrols])
+    environment = _make_environment()
     try:
         # Only parsed: compiling computes constant expressions, however large.
         tree = environment.parse(text)
@@ -95,6 +104,10 @@ def _find_fault(text: str) -> str | None:
         if node.name not in known:
             return f"uses in line {node.lineno} the unknown {kind} {node.name!r}"
     return None
+
+
+def _make_environment() -> ImmutableSandboxedEnvironment:
+    return ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Marks, loopcontrols])
 
 
 class _Marks(Extension):

@@ -6,13 +6,16 @@ import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 from rich.text import Text
 
 from gateway.checkpoints import Finding, Manifest, Report, check
 from gateway.checkpoints.findings import join_names, make_printable
+from gateway.checkpoints.hardware import HardwareKind
 from gateway.cli.fetched import NoFolder, find_folder
+from gateway.engines.device import find_hardware
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 _LABEL_WIDTH = 15
@@ -32,6 +35,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--memory", metavar="SIZE", type=read_size, help="the device's memory, as 24GiB: the longest context that fits"
     )
+    parser.add_argument(
+        "--device", choices=get_args(HardwareKind), help="what it is to be served on (default: what this machine has)"
+    )
     parser.add_argument("--trust-remote-code", action="store_true", help="allow code that the folder brings")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.set_defaults(run=run)
@@ -46,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
     except NoFolder as missing:
         print_error(str(missing))
         return missing.code
-    report = check(folder, base, draft=draft, against=against, trusts_code=args.trust_remote_code)
+    hardware = find_hardware(args.device)
+    report = check(folder, base, draft=draft, against=against, trusts_code=args.trust_remote_code, hardware=hardware)
     if args.json:
         print(json.dumps(report.to_dict() | _tell_fit(report, args.memory), indent=2))
     else:
@@ -130,7 +137,7 @@ def _list_model(manifest: Manifest) -> Iterator[tuple[str, str]]:
     if manifest.context_tokens is not None:
         yield "context", f"{manifest.context_tokens:,} tokens"
     if manifest.quantization:
-        yield "quantization", manifest.quantization
+        yield "quantization", "; ".join((manifest.quantization, *manifest.packing))
     if manifest.tokenizer:
         size = "" if manifest.tokenizer_size is None else f", {manifest.tokenizer_size:,} tokens"
         yield "tokenizer", manifest.tokenizer + size
@@ -175,7 +182,8 @@ def _list_needs(report: Report, memory_bytes: int | None) -> Iterator[tuple[str,
             f" to {cost.most_tokens:,}" if cost.most_tokens > cost.least_tokens else ""
         )
         pixels = "" if cost.most_pixels is None else f" (of {cost.least_pixels:,} to {cost.most_pixels:,} pixels)"
-        yield "a picture", f"{tokens} tokens{pixels}"
+        examples = [f"{count:,} for {size}" for size, count in cost.examples.items()]
+        yield "a picture", ", ".join((f"{tokens} tokens{pixels}", *examples))
     if report.digest is not None:
         yield "digest", report.digest[:16]
 

@@ -1,19 +1,19 @@
 """What is looked at before an engine is started: a checkpoint that can't be served costs milliseconds, not minutes."""
 
-from gateway.checkpoints import check
+from gateway.checkpoints import Hardware, check
 from gateway.engines.engine import Admission, EngineSpec
 
 
-def admit(spec: EngineSpec) -> Admission:
-    """Look at the files an engine would serve. Reads headers only; call it off the event loop."""
+def admit(spec: EngineSpec, hardware: Hardware | None = None) -> Admission:
+    """Look at the files an engine would serve, on `hardware` if it is given. Reads headers; call it off the loop."""
     if spec.checkpoint is None:
         return Admission()
-    report = check(spec.checkpoint, draft=spec.draft, trusts_code=spec.trusts_code)
+    report = check(spec.checkpoint, draft=spec.draft, trusts_code=spec.trusts_code, hardware=hardware)
     if not report.is_servable:
         return Admission(report.reason())
     digests = {"": report.digest}
     for name, folder in spec.adapters:
-        adapter = check(folder, base=spec.checkpoint, trusts_code=spec.trusts_code)
+        adapter = check(folder, base=spec.checkpoint, trusts_code=spec.trusts_code, hardware=hardware)
         if not adapter.is_servable:
             return Admission(f"adapter {name}: {adapter.reason()}")
         digests[name] = adapter.digest

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.control.plan import read_system_prompt
+from gateway.control.plan import find_bounds, read_system_prompt
 from gateway.control.serving import Serving
 from gateway.engines.engine import EngineState, EngineStatus, MountRefused, find_public_id, write_public_id
 from gateway.errors import BadRequest, Conflict, NoCapacity
@@ -224,6 +224,7 @@ class Control:
                 state=own[0].state if own else "not started",
                 routing=version.routing,
                 can_wake=version.sleep_after_s is not None and any(one.state in _WAKEABLE for one in own),
+                pictures=find_bounds(version),
                 max_model_len=next((status.max_model_len for status in own if status.max_model_len), None),
             )
         split = Split.from_weights(model.name, _effective_weights(model, versions))

@@ -27,6 +27,7 @@ from gateway.engines.vllm import (
     trusts_code,
 )
 from gateway.settings import ModelSettings, SourceAddress, VersionSettings, is_address, parse_address
+from gateway.traffic.routes import PixelBounds
 
 Folders = Mapping[SourceAddress, Path]
 """Where on this machine lies what was fetched."""
@@ -102,6 +103,8 @@ def _plan_over(
         cpu=host.is_cpu,
         drain_grace_s=host.drain_grace_s,
         empty_dir=host.empty_dir,
+        pictures={} if version.pictures is None else version.pictures.model_dump(exclude_none=True),
+        reasoning_parser=None if version.reasoning is None else version.reasoning.parser,
     )
     request = make_room(request if version.sleep_after_s is None else let_doze(request))
     return _plan_vllm(request, host.machine, _plan_smoke(model, version), version.sleep_after_s)
@@ -127,6 +130,12 @@ def read_system_prompt(version: VersionSettings) -> str | None:
     """The system prompt among a version's defaults."""
     prompt = version.defaults.get("system_prompt")
     return prompt if isinstance(prompt, str) else None
+
+
+def find_bounds(version: VersionSettings) -> PixelBounds | None:
+    """What requests to a version may say of pictures; None if its engine takes nothing of them."""
+    given = version.pictures
+    return None if given is None or given.max_pixels is None else PixelBounds(given.max_pixels, given.min_pixels)
 
 
 def _locate(place: str, folders: Folders) -> Path:

@@ -1,11 +1,16 @@
 """What engines can run on."""
 
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from platform import machine
 
+from gateway.checkpoints.hardware import Hardware, HardwareKind
 from gateway.engines.machine import Machine
 from gateway.engines.placement import Device
 
+_PROCESSOR = Path("/proc/cpuinfo")
+_AVX512 = frozenset(("avx512f", "avx512bw", "avx512dq", "avx512vl"))
 _USABLE_SHARE = 0.9  # the rest is the gateway's and the system's
 
 
@@ -24,3 +29,21 @@ def has_cuda() -> bool:
     except PackageNotFoundError:
         return Path("/dev/nvidiactl").exists()
     return False
+
+
+def find_hardware(kind: HardwareKind | None = None) -> Hardware:
+    """What engines run on here; for a `kind` that they do not run on here, what this machine has of it."""
+    if (kind or ("cuda" if has_cuda() else "cpu")) == "cuda":
+        return Hardware("cuda")
+    if machine() not in ("x86_64", "AMD64"):
+        return Hardware("cpu")
+    flags = _read_flags()
+    return Hardware("cpu", has_avx512=flags >= _AVX512, has_amx="amx_tile" in flags) if flags else Hardware("cpu")
+
+
+def _read_flags() -> frozenset[str]:
+    try:
+        found = re.search(r"^flags\s*:(.*)$", _PROCESSOR.read_text(), re.MULTILINE)
+    except OSError:
+        return frozenset()
+    return frozenset(found[1].split()) if found else frozenset()

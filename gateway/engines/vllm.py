@@ -5,13 +5,16 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from gateway.checkpoints import inspect
+from gateway.checkpoints.architectures import load_registry
 from gateway.engines import launcher
 from gateway.engines.engine import MountRefused
 from gateway.engines.machine import Machine
+from gateway.engines.pictures import PROCESSOR_FLAG, list_picture_flags
 from gateway.engines.placement import Need
 from gateway.engines.process import LaunchSpec
 
@@ -48,7 +51,7 @@ class EngineRequest:
     """One engine to start. `index` counts the replicas of a version; `threads` None means: as fits the machine.
 
     `adapters` are folders by the engine's names for them. `env` is added to the engine's environment; `empty_dir` is a
-    folder with nothing in it.
+    folder with nothing in it. `pictures` are bounds in pixels, `min_pixels` and `max_pixels`.
     """
 
     model: str
@@ -64,6 +67,8 @@ class EngineRequest:
     threads: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     empty_dir: Path | None = None
+    pictures: Mapping[str, int] = field(default_factory=dict)
+    reasoning_parser: str | None = None
 
 
 def build_launch_spec(request: EngineRequest, machine: Machine) -> LaunchSpec:
@@ -71,7 +76,9 @@ def build_launch_spec(request: EngineRequest, machine: Machine) -> LaunchSpec:
     wanted = {_plain_name(name): value for name, value in request.engine_args.items()}
     for name in wanted:
         _refuse_owned(name)
-    flags = {**_own_flags(request), **_adapter_flags(request)}
+    flags = {**_own_flags(request), **_adapter_flags(request), **_picture_flags(request, wanted)}
+    if request.reasoning_parser is not None:
+        flags["reasoning-parser"] = _require_parser(request.reasoning_parser)
     if request.cpu:
         flags |= _cpu_flags(wanted, machine)
     return LaunchSpec(
@@ -240,6 +247,30 @@ def _adapter_flags(request: EngineRequest) -> dict[str, Any]:
         "max-loras": min(len(modules), _MAX_LORAS_AT_ONCE),
         "max-lora-rank": _round_rank(rank),
     }
+
+
+def _picture_flags(request: EngineRequest, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    if not request.pictures:
+        return {}
+    if PROCESSOR_FLAG in wanted:
+        raise EngineArgsError(f"pictures: engine_args has {PROCESSOR_FLAG} too; take one of them out")
+    try:
+        return list_picture_flags(request.checkpoint, request.pictures)
+    except ValueError as error:
+        raise EngineArgsError(str(error)) from error
+
+
+def _require_parser(name: str) -> str:
+    registry = load_registry()
+    if name in registry.reasoning_parsers:
+        return name
+    nearest = get_close_matches(name, registry.reasoning_parsers, n=3)
+    mend = (
+        f"did you mean {', '.join(nearest)}?"
+        if nearest
+        else f"take one of {', '.join(sorted(registry.reasoning_parsers))}"
+    )
+    raise EngineArgsError(f"reasoning.parser: {registry.engine} has no parser {name!r}: {mend}")
 
 
 def _read_rank(folder: Path) -> int:

@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.errors import BadRequest
 from gateway.proxy.endpoints import Endpoint
+from gateway.proxy.pictures import MEDIA_FIELD, PIXELS_FIELD, bound_pictures
 from gateway.proxy.pieces import LARGE_BYTES, Piece
 from gateway.traffic.routes import VersionRoute
 
@@ -76,7 +77,8 @@ def rewrite(fields: Fields, version: VersionRoute, endpoint: Endpoint, engine_na
     """The body the engine gets: its own model name, defaults where the client was silent, usage asked for.
 
     `size` is that of the client's body in bytes. The result comes in pieces, so that large values are passed on as they
-    are. Takes `fields` over and changes it. Raises BadRequest for a `do_sample` that is no boolean.
+    are. Takes `fields` over and changes it. Raises BadRequest for a `do_sample` that is no boolean, and for pictures
+    beyond the version's bounds.
     """
     fields["model"] = _encode(engine_name)
     if endpoint.is_generation:
@@ -85,6 +87,8 @@ def rewrite(fields: Fields, version: VersionRoute, endpoint: Endpoint, engine_na
         for name, value in version.defaults.items():
             if _is_absent(fields, name):
                 fields[name] = msgspec.Raw(value)
+    if version.pictures is not None and (PIXELS_FIELD in fields or MEDIA_FIELD in fields):
+        bound_pictures(fields, version.pictures)
     if version.system_prompt is not None and endpoint.system_field is not None:
         _apply_system_prompt(fields, endpoint.system_field, version.system_prompt)
     if endpoint.can_report_usage and is_streaming(fields):

@@ -28,7 +28,9 @@ NOT_YET: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 )
 """What the contract names and this release lacks. Delete the row with the change that brings it."""
 
-_FOR_OWN_ENGINES = ("adapters", "engine_args", "speculative", "smoke", "replicas", "sleep_after_s", "env")
+_FOR_OWN_ENGINES = (
+    "adapters", "engine_args", "speculative", "smoke", "replicas", "sleep_after_s", "env", "pictures", "reasoning",
+)  # fmt: skip
 
 
 def find_problems(data: Mapping[str, Any]) -> Iterator[Finding]:
@@ -119,6 +121,9 @@ def _check_version(version: dict[str, Any]) -> Iterator[Finding]:
     for place, adapter in _find(version, "smoke.*.adapter"):
         if adapter not in (version.get("adapters") or {}):
             yield place, f"is none of the version's adapters: {adapter}"
+    pixels = _find_numbers(version, "pictures")
+    if pixels.get("min_pixels", 0) > pixels.get("max_pixels", float("inf")):
+        yield ("pictures", "min_pixels"), f"is more than max_pixels, {pixels['max_pixels']:g}"
     for place, prompt in _find(version, "defaults.system_prompt"):
         if not isinstance(prompt, str):
             yield place, "should be text"

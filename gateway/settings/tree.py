@@ -227,6 +227,27 @@ class SmokeSettings(Section):
     adapter: PartName | None = Field(default=None, description="One of the version's adapters, which is asked instead.")
 
 
+class PictureSettings(Section):
+    """How large pictures are to Qwen's models: they are scaled, in their proportions, to pixels between these."""
+
+    min_pixels: int | None = Field(default=None, ge=1, description="Least pixels; without it the checkpoint's own.")
+    max_pixels: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most pixels; without it the checkpoint's own. "
+        "Where it is given, requests may ask for less, by `mm_processor_kwargs: {max_pixels: N}`.",
+    )
+
+
+class ReasoningSettings(Section):
+    """How the thinking of a model that thinks before it answers is told from its answer."""
+
+    parser: Text = Field(
+        description="The engine's parser for the family, such as `qwen3` or `deepseek_r1`. Answers then have the "
+        "thinking in `reasoning`, the rest in `content`."
+    )
+
+
 class VersionSettings(Section):
     """One set of weights and settings behind a model."""
 
@@ -256,6 +277,8 @@ class VersionSettings(Section):
     smoke: tuple[SmokeSettings, ...] = Field(
         default=(), description="Questions that each of its engines must answer rightly before it is ready."
     )
+    pictures: PictureSettings | None = Field(default=None, description="Bounds for the size of pictures.")
+    reasoning: ReasoningSettings | None = Field(default=None, description="Thinking is told from answers.")
     replicas: int = Field(default=1, ge=1, description="Engines that serve this version.")
     sleep_after_s: Seconds | None = Field(
         default=None,

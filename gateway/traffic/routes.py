@@ -14,12 +14,21 @@ from gateway.traffic.split import Split
 
 
 @dataclass(frozen=True, slots=True)
+class PixelBounds:
+    """How many pixels requests may have pictures scaled to, as the settings of a version say it."""
+
+    max_pixels: int
+    min_pixels: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class VersionRoute:
     """One version as relays see it.
 
     `adapters` are the version's, with the engines' name for each. `defaults` are request fields filled in where the
     client is silent, values as raw JSON. `state` says, for people, why there are no replicas when there are none.
-    `routing` names the policy that chooses among them. If it `can_wake`, requests wait while there are no replicas.
+    `routing` names the policy that chooses among them. `pictures` bound what requests say of pictures. If it
+    `can_wake`, requests wait while there are no replicas.
     """
 
     name: str
@@ -31,6 +40,7 @@ class VersionRoute:
     max_model_len: int | None = None
     routing: str = "least_loaded"
     can_wake: bool = False
+    pictures: PixelBounds | None = None
 
 
 @dataclass(frozen=True, slots=True)

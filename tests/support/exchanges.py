@@ -43,7 +43,7 @@ async def read(upstream: Upstream, address: str, *body: Piece) -> RecordingReade
 
 
 async def over(reader: RecordingReader) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await reader.over.wait()
 
 
@@ -52,7 +52,7 @@ async def step(reader: RecordingReader, name: str) -> None:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0)
 

@@ -176,6 +176,6 @@ def remote_spec(name: str = "shapes:far#0", address: str = "http://far:8000") ->
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop turn until `condition` holds."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0)

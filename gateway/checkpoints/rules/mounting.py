@@ -6,22 +6,27 @@ from collections.abc import Iterable, Iterator
 from gateway.checkpoints.architectures import is_vision_mounted, load_registry
 from gateway.checkpoints.contents import Contents
 from gateway.checkpoints.findings import Finding, error, join_names, make_printable, note, warning
+from gateway.checkpoints.hardware import Hardware
+from gateway.checkpoints.manifest import find_quantization
 from gateway.checkpoints.matrices import Matrices, Pair, find_core, index_modules, is_vision_module, read_matrices
+from gateway.checkpoints.packing import list_unpacked
+from gateway.checkpoints.rules.packing import judge_adapter_on_packed
 from gateway.checkpoints.rules.shapes import find_embedding
 from gateway.checkpoints.safetensors import Tensor
 
 _FILE = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
 _MERGE = "gateway merge --base B --adapter A --out DIR, and serve the result as a version"
+_PACKED_NAME = re.compile(r"bnb|nf4|[48]-?bit|int[48]|gptq|awq|fp8|w\da\d+", re.IGNORECASE)
 _OTHER_BASE = "give the base that it was trained on"
 
 
-def judge_mounting(adapter: Contents, base: Contents) -> Iterator[Finding]:
-    """Findings about mounting `adapter` on `base`, both already sound by themselves."""
+def judge_mounting(adapter: Contents, base: Contents, hardware: Hardware | None = None) -> Iterator[Finding]:
+    """Findings about mounting `adapter` on `base`, both already sound by themselves; on `hardware`, if it is given."""
     if not adapter.weights.is_whole or not base.weights.is_whole:
         return
     matrices = read_matrices(adapter.weights)
-    pairs, tensors = matrices.pairs, base.weights.tensors
+    pairs, tensors = matrices.pairs, list_unpacked(base) or base.weights.tensors
     yield from _judge_embeddings(adapter, base, matrices)
     modules = index_modules(tensors)
     # Experts are stored apart or fused, and never as they are named in an adapter.
@@ -33,6 +38,7 @@ def judge_mounting(adapter: Contents, base: Contents) -> Iterator[Finding]:
         if name not in lost and (finding := _judge_shapes(name, pair, tensors[modules[find_core(name)]], adapter)):
             yield finding
             break
+    yield from judge_adapter_on_packed(base, hardware)
     yield from _judge_vision(pairs, base)
     yield from _judge_tokens(adapter, base)
     yield from _judge_base_name(adapter, base)
@@ -113,6 +119,11 @@ def _judge_base_name(adapter: Contents, base: Contents) -> Iterator[Finding]:
     if not said:
         return
     name = said.rstrip("/").rpartition("/")[2]
+    if (packed := _PACKED_NAME.search(name)) is not None and find_quantization(base) is None:
+        message = f"{_FILE} names the packed base {make_printable(name)} ({packed[0]}): trained as QLoRA does"
+        mend = "over the plain base its answers differ a little from those in training; nothing to do"
+        yield note("adapter-packed-base", _FILE, message, mend)
+        return
     own = (base.config.text("_name_or_path") or "").rstrip("/").rpartition("/")[2]
     if name not in (base.path.name, base.path.resolve().name, own):
         message = (

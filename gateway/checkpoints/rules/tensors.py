@@ -7,28 +7,35 @@ from gateway.checkpoints.contents import Contents
 from gateway.checkpoints.findings import Finding, error, join_names, make_printable, warning
 from gateway.checkpoints.manifest import find_quantization, find_task, find_tied
 from gateway.checkpoints.matrices import find_core
-from gateway.checkpoints.safetensors import Tensor
+from gateway.checkpoints.packing import list_unpacked
+from gateway.checkpoints.safetensors import Tensor, write_shape
 
 _COMPUTED = (".rotary_emb.inv_freq", ".masked_bias")  # older saves have them; nobody reads them
 _SAME_SAVE = "weights and config.json are of two different saves: copy both from the same one"
 
 
 def judge_tensors(contents: Contents) -> Iterator[Finding]:
-    """Findings about the tensors of a family whose blueprint is known, stored as plain numbers."""
+    """Findings about the tensors of a family whose blueprint is known, stored as plain numbers or packed plainly."""
     config = contents.config
-    is_plain = not contents.is_mistral and "auto_map" not in config and find_quantization(contents) is None
+    has_own_names = contents.is_mistral or "auto_map" in config
     task = find_task(config.texts("architectures"))
-    if not contents.weights.is_whole or not config or not is_plain or task == "draft":
+    if not contents.weights.is_whole or not config or has_own_names or task == "draft":
+        return
+    tensors = list_unpacked(contents)
+    if tensors is None:
         return
     # A model that answers with vectors or scores needs no head for words.
     is_tied = find_tied(contents) if task == "generate" else None
     blueprint = draw_blueprint(config, contents.text, is_tied=is_tied)
+    # GPTQ's tools give every layer a bias, which the engine leaves out where the model has none.
+    has_spare_biases = find_quantization(contents) == "gptq"
     found: dict[str, Tensor] = {}
-    for tensor in contents.weights.tensors.values():
+    for tensor in tensors.values():
         core = find_core(tensor.name)
         if core in found and (core in blueprint.required or blueprint.covers(core)):
             return  # two parts of the model have layers of the same name: which is meant is not clear
-        found[core] = tensor
+        if not (has_spare_biases and core.endswith(".bias") and core not in blueprint.required):
+            found[core] = tensor
     known = {**blueprint.optional, **blueprint.required}
     yield from _judge_missing(contents, blueprint, found)
     yield from _judge_shapes(known, found)
@@ -53,7 +60,7 @@ def _judge_shapes(known: Mapping[str, Shape], found: Mapping[str, Tensor]) -> It
     if wrong is not None:
         tensor, shape = wrong
         name = make_printable(tensor.name)
-        message = f"{tensor.file}: {name} is {_write(tensor.shape)}, config.json makes it {_write(shape)}"
+        message = f"{tensor.file}: {name} is {write_shape(tensor.shape)}, config.json makes it {write_shape(shape)}"
         yield error("tensor-shape", tensor.file, message, _SAME_SAVE)
     packed = next((tensor for tensor, _ in pairs if not tensor.is_float), None)
     if packed is not None:
@@ -76,7 +83,3 @@ def _judge_extra(blueprint: Blueprint, known: Mapping[str, Shape], found: Mappin
             message = f"{named[0].file}: {len(named)} tensors have no place in the model of config.json ({names})"
             # The engine stops at an unknown weight, and leaves an unknown bias out without a word.
             yield grade("tensors-extra", named[0].file, message, _SAME_SAVE)
-
-
-def _write(shape: Shape) -> str:
-    return " by ".join(f"{size:,}" for size in shape) or "a single number"

@@ -1,6 +1,7 @@
 """The shipped names against the engine that is installed. After an engine update: bring architectures.json up to date."""
 
 import ast
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -42,6 +43,18 @@ def test_nearest_names() -> None:
 def test_families_that_are_not_served(names: tuple[str, ...], model_type: str | None) -> None:
     assert find_unserved(names, model_type) == "VILA and NVILA models"
     assert find_unserved(("LlavaForConditionalGeneration",), "llava") is None
+
+
+def test_ways_to_pack_and_to_reason_are_those_of_the_installed_engine() -> None:
+    spec = find_spec("vllm")
+    if spec is None or spec.origin is None:
+        pytest.skip("no engine is installed")
+    root = Path(spec.origin).parent
+    packings = (root / "model_executor" / "layers" / "quantization" / "__init__.py").read_text()
+    parsers = (root / "reasoning" / "__init__.py").read_text()
+    listed = packings.partition("QuantizationMethods = Literal[")[2].partition("]")[0]
+    assert set(re.findall(r'"(.+?)"', listed)) == REGISTRY.packings
+    assert set(re.findall(r'^    "(.+?)": \(', parsers, re.MULTILINE)) == REGISTRY.reasoning_parsers
 
 
 def test_names_are_those_of_the_installed_engine() -> None:

@@ -3,9 +3,10 @@ from typing import Any
 
 import pytest
 
-from gateway.checkpoints.contents import Contents, read_contents
-from gateway.checkpoints.memory import USABLE_SHARE, MemoryPlan, PictureCost, count_picture_tokens, plan_memory
-from tests.support.safetensors_files import edit_json, write_adapter, write_checkpoint, write_json
+from gateway.checkpoints.contents import read_contents
+from gateway.checkpoints.memory import USABLE_SHARE, MemoryPlan, plan_memory
+from tests.support.packed_files import FP8, GPTQ, INT8, write_packed
+from tests.support.safetensors_files import edit_json, write_adapter, write_checkpoint
 
 DEMO = Path(__file__).parents[3] / "gateway" / "demo" / "shapes-v2"
 
@@ -49,7 +50,8 @@ def test_of_a_real_model_it_is_what_its_engine_says() -> None:
     made = plan_memory(read_contents(DEMO))
     assert made is not None
     assert made.cache_bytes_per_token == 4 * 2 * 4 * 32 * 2
-    assert made.picture == PictureCost(10, 16, 7800, 13000)
+    assert made.picture is not None
+    assert (made.picture.least_tokens, made.picture.most_tokens) == (10, 16)
 
 
 def test_a_context_fits_where_weights_and_cache_do() -> None:
@@ -72,37 +74,11 @@ def test_there_is_no_plan_for_anything_but_a_whole_checkpoint(tmp_path: Path) ->
     assert plan_memory(read_contents(tmp_path / "gone")) is None
 
 
-def visual(folder: Path, settings: dict[str, Any], **changes: Any) -> Contents:
-    write_checkpoint(folder, is_visual=True)
-    edit_json(folder / "config.json", **changes)
-    write_json(folder / "preprocessor_config.json", settings)
-    return read_contents(folder)
-
-
-PATCHES = {"patch_size": 14, "merge_size": 2}
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        (PATCHES | {"min_pixels": 3136, "max_pixels": 12845056}, PictureCost(4, 16384, 3136, 12845056)),
-        (PATCHES | {"size": {"shortest_edge": 3137, "longest_edge": 7840}}, PictureCost(5, 10, 3137, 7840)),
-        (PATCHES | {"min_pixels": 10, "max_pixels": 5}, None),
-        (PATCHES | {"min_pixels": 10}, None),
-        ({"patch_size": 0, "merge_size": 2, "min_pixels": 1, "max_pixels": 2}, None),
-        ({}, None),
-    ],
-)
-def test_pictures_are_scaled_between_two_numbers_of_pixels(
-    tmp_path: Path, settings: dict[str, Any], expected: PictureCost | None
-) -> None:
-    assert count_picture_tokens(visual(tmp_path, settings)) == expected
-
-
-def test_pictures_are_cut_into_tiles(tmp_path: Path) -> None:
-    vision = {"image_size": [448, 448], "patch_size": [14, 14]}
-    names = {"architectures": ["InternVLForConditionalGeneration"], "downsample_ratio": 0.5, "vision_config": vision}
-    assert count_picture_tokens(visual(tmp_path, {"max_patches": 12}, **names)) == PictureCost(256, 256 * 13)
-    assert count_picture_tokens(visual(tmp_path, {"max_patches": 1}, **names)) == PictureCost(256, 256)
-    for broken in ({"downsample_ratio": 9}, {"vision_config": {"image_size": "big"}}):
-        assert count_picture_tokens(visual(tmp_path, {}, **(names | broken))) is None
+@pytest.mark.parametrize("settings", [GPTQ, INT8, FP8])
+def test_packed_weights_count_as_they_are_stored(tmp_path: Path, settings: dict[str, Any]) -> None:
+    folder = write_packed(tmp_path, settings)
+    made = plan_memory(read_contents(folder))
+    assert made is not None
+    header = (folder / "model.safetensors").stat().st_size - made.weights_bytes
+    assert 0 < header < 12_000
+    assert made.cache_bytes_per_token == 2 * 2 * 8 * 4, "the cache is not packed"

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.checkpoints.fields import Fields
 from gateway.checkpoints.files import list_folder
-from gateway.checkpoints.templates import Templates, read_templates
+from gateway.checkpoints.templates import Templates, find_names, read_templates
 from tests.support.safetensors_files import write_json
 
 GOOD = "{%- for m in messages %}{% if m.role == 'tool' %}{% continue %}{% endif %}{{ m.content | tojson }}{% endfor %}"
@@ -58,3 +58,10 @@ def test_broken_template(tmp_path: Path, text: str, said: str) -> None:
 
 def test_constants_are_not_computed(tmp_path: Path) -> None:
     assert read(tmp_path, {"chat_template": "{{ 'a' * 10 ** 12 }}{{ range(10 ** 12) | list }}"}).findings == ()
+
+
+def test_names_that_a_template_reads() -> None:
+    text = "{% set a = b %}{% for c in d %}{{ c.e }}{% endfor %}{% generation %}{{ f }}{% endgeneration %}{# g #}h"
+    assert find_names(text) == {"b", "c", "d", "f"}
+    for broken in ("{% if", "{{ " + "(" * 100_000):
+        assert find_names(broken) == frozenset()

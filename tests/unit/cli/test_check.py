@@ -7,6 +7,7 @@ import pytest
 from gateway.checkpoints import check
 from gateway.cli import main
 from gateway.cli.check import add_parser, list_facts, read_size, render
+from tests.support.packed_files import FP8_WEIGHTS, write_packed
 from tests.support.safetensors_files import edit_json, write_adapter, write_checkpoint
 
 
@@ -68,7 +69,8 @@ def test_needs_and_digest_are_shown(folder: Path, capsys: pytest.CaptureFixture[
     assert "64 B of cache a token, 8 KiB for one whole context" in next(line for line in lines if "memory" in line)
     room = (12 * 1024 * 9 // 10 - weights_bytes) // 64
     assert f"  in 12 KiB      a context of {room} tokens" in lines
-    assert "  a picture      4 to 16,384 tokens (of 3,136 to 12,845,056 pixels)" in lines
+    cost = "4 to 16,384 tokens (of 3,136 to 12,845,056 pixels), 391 for 640x480, 2,691 for 1920x1080"
+    assert f"  a picture      {cost}" in lines
     assert f"  digest         {check(folder).digest}"[:33] in lines
     assert main(["check", str(folder), "--memory", "10", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["fitting_context_tokens"] == 0
@@ -142,3 +144,14 @@ def test_bytes_and_counts_are_scaled(folder: Path) -> None:
     assert facts["shape"] == "layers 2, hidden 8, vocabulary 16, separate output head"
     assert facts["context"] == "128 tokens"
     assert facts["defaults"] == "temperature 0.7"
+
+
+def test_the_device_decides_what_can_be_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(write_packed(tmp_path / "packed", FP8_WEIGHTS))
+    assert main(["check", folder, "--device", "cuda"]) == 0
+    assert (
+        "quantization   compressed-tensors; floating point of 8 bits, a scale for each channel"
+        in capsys.readouterr().out
+    )
+    assert main(["check", folder, "--device", "cpu"]) == 1
+    assert "has nothing to compute with on a CPU" in capsys.readouterr().out

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.checkpoints import Hardware
 from gateway.control.admission import admit
 from tests.support.fake_engines import engine_spec
+from tests.support.packed_files import GPTQ, write_packed
 from tests.support.safetensors_files import edit_json, write_checkpoint
 
 DEMO = Path(__file__).parents[3] / "gateway" / "demo"
@@ -31,6 +33,12 @@ def test_code_in_the_folder_is_refused_unless_it_is_trusted(tmp_path: Path) -> N
     spec = replace(engine_spec(tmp_path), checkpoint=folder)
     assert "set engine_args {trust-remote-code: true} if you trust it" in (admit(spec).fault or "")
     assert admit(replace(spec, trusts_code=True)).fault is None
+
+
+def test_weights_that_the_device_cannot_load_are_refused(tmp_path: Path) -> None:
+    spec = replace(engine_spec(tmp_path), checkpoint=write_packed(tmp_path / "model", GPTQ))
+    assert admit(spec, Hardware("cuda")).fault is None
+    assert "needs a processor with AVX-512" in (admit(spec, Hardware("cpu", has_avx512=False)).fault or "")
 
 
 def test_a_draft_that_does_not_fit_is_refused(tmp_path: Path) -> None:

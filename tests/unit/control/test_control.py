@@ -16,7 +16,7 @@ from gateway.errors import BadRequest, Conflict, GatewayError, NoCapacity, Unkno
 from gateway.settings import ModelSettings, SourceAddress, parse_address
 from gateway.sources import Fetched, SourceFailed
 from gateway.sources.download import Told
-from gateway.traffic.routes import RouteBoard, Routes
+from gateway.traffic.routes import PixelBounds, RouteBoard, Routes
 from tests.support.fake_engines import (
     DEVICES,
     FakeProbe,
@@ -37,7 +37,7 @@ SERVING = Serving(
                 "split": {"v1": 9, "v2": 1},
                 "versions": [
                     {"name": "v1", "engine": "simulated", "defaults": {"temperature": 0.0, "system_prompt": "Look."}},
-                    {"name": "v2", "engine": "simulated", "adapters": {"mirror": "/m"}},
+                    {"name": "v2", "engine": "simulated", "adapters": {"mirror": "/m"}, "pictures": {"max_pixels": 9}},
                     {"name": "far", "endpoints": ["http://a:1", "http://b:1"], "routing": "round_robin"},
                 ],
             }
@@ -338,6 +338,7 @@ async def test_engines_elsewhere_become_replicas_under_the_name_they_call_themse
 
 async def test_the_policy_of_a_version_is_published(tmp_path: Path) -> None:
     versions = Bench(tmp_path).board.routes.models["shapes"].versions
+    assert versions["v2"].pictures == PixelBounds(9)
     assert [version.routing for version in versions.values()] == ["least_loaded", "least_loaded", "round_robin"]
 
 

@@ -1,13 +1,15 @@
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.control.plan import Planner
+from gateway.control.plan import Planner, find_bounds
 from gateway.engines.engine import EngineSpec, SmokePrompt
 from gateway.engines.machine import Machine
 from gateway.engines.remote import RemoteSpec
-from gateway.settings import ModelSettings, parse_address
+from gateway.settings import ModelSettings, VersionSettings, parse_address
+from gateway.traffic.routes import PixelBounds
 from tests.support.safetensors_files import write_adapter
 
 MACHINE = Machine(cores=2, memory_bytes=8 * 2**30)
@@ -147,3 +149,28 @@ def test_endpoints_are_engines_elsewhere_one_each_and_take_no_socket(tmp_path: P
     ]
     assert isinstance(near, EngineSpec)
     assert near.socket == tmp_path / "0.sock"
+
+
+def test_bounds_for_pictures_and_the_parser_reach_the_engine(tmp_path: Path) -> None:
+    demo = Path(__file__).parents[3] / "gateway" / "demo" / "shapes-v2"
+    version = {
+        "name": "v1",
+        "checkpoint": str(demo),
+        "pictures": {"max_pixels": 9000},
+        "reasoning": {"parser": "qwen3"},
+    }
+    [spec] = plan([version], tmp_path)
+    words = spec.build_launch().args
+    told = {"images_kwargs": {"size": {"shortest_edge": 7800, "longest_edge": 9000}}}
+    assert f"--mm-processor-kwargs={json.dumps(told)}" in words
+    assert {"--trust-request-mm-kwargs", "--reasoning-parser=qwen3"} <= set(words)
+
+
+def test_requests_may_say_something_of_pictures_where_there_is_a_most() -> None:
+    def find(**version: object) -> PixelBounds | None:
+        return find_bounds(VersionSettings.model_validate({"name": "v1"} | version))
+
+    assert find(pictures={"min_pixels": 5, "max_pixels": 9}) == PixelBounds(9, 5)
+    assert find(pictures={"max_pixels": 9}) == PixelBounds(9)
+    assert find(pictures={"min_pixels": 5}) is None
+    assert find() is None

@@ -19,7 +19,7 @@ from gateway.engines.vllm import (
     make_room,
     mount,
 )
-from tests.support.safetensors_files import write_adapter, write_tensors
+from tests.support.safetensors_files import write_adapter, write_checkpoint, write_json, write_tensors
 
 SMALL = Machine(cores=2, memory_bytes=24 * 2**30)
 REQUEST = EngineRequest(
@@ -305,3 +305,26 @@ def test_engines_that_may_sleep_have_sleep_mode_where_vllm_has_it() -> None:
     off = replace(REQUEST, cpu=False, engine_args={"enable_sleep_mode": False})
     assert (let_doze(off), can_doze(off)) == (off, False)
     assert "VLLM_SERVER_DEV_MODE" not in build_launch_spec(off, SMALL).env
+
+
+def test_bounds_for_pictures_are_told_once(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, is_visual=True)
+    write_json(folder / "preprocessor_config.json", {"patch_size": 14, "merge_size": 2})
+    bounds = {"min_pixels": 100, "max_pixels": 9000}
+    found = flags(checkpoint=folder, pictures=bounds)
+    told = {"images_kwargs": {"size": {"shortest_edge": 100, "longest_edge": 9000}}}
+    assert [json.loads(value) for value in found["--mm-processor-kwargs"]] == [told]
+    assert found["--trust-request-mm-kwargs"] == []
+    with pytest.raises(EngineArgsError, match="engine_args has mm-processor-kwargs too"):
+        flags(checkpoint=folder, pictures=bounds, engine_args={"mm_processor_kwargs": {}})
+    with pytest.raises(EngineArgsError, match="has no bounds of its own"):
+        flags(checkpoint=folder, pictures={"max_pixels": 5})
+
+
+def test_a_parser_of_thinking_is_one_that_the_engine_has() -> None:
+    assert flags(reasoning_parser="qwen3")["--reasoning-parser"] == ["qwen3"]
+    assert "--reasoning-parser" not in flags()
+    with pytest.raises(EngineArgsError, match=r"has no parser 'deepseek-r1': did you mean deepseek_r1"):
+        flags(reasoning_parser="deepseek-r1")
+    with pytest.raises(EngineArgsError, match="take one of cohere_command3, "):
+        flags(reasoning_parser="zzzzzz")

@@ -22,12 +22,21 @@ from gateway.processes.messages import (
 )
 from gateway.telemetry.metrics import RelayCounts
 from gateway.telemetry.requests import RequestRecord
-from gateway.traffic.routes import ModelRoute, Routes, VersionRoute
+from gateway.traffic.routes import ModelRoute, PixelBounds, Routes, VersionRoute
 from gateway.traffic.split import Split
 
 REPLICA = Replica("v1-0", "m", "v1", "unix:///run/0.sock", "org/m")
 VERSION = VersionRoute(
-    "v1", (REPLICA,), {"a": "m:v1+a@0f"}, {"temperature": b"0.0"}, "Look.", "ready", 2048, "round_robin"
+    "v1",
+    (REPLICA,),
+    {"a": "m:v1+a@0f"},
+    {"temperature": b"0.0"},
+    "Look.",
+    "ready",
+    2048,
+    "round_robin",
+    can_wake=True,
+    pictures=PixelBounds(9, 5),
 )
 ROUTES = Routes({"m": ModelRoute("m", {"v1": VERSION}, Split.from_weights("m", {"v1": 1.0}), ("user",), 5)})
 STATUS = EngineStatus("m:v1#0", "m", "v1", EngineState.FAILED, 1.5, reason="no memory", tail=("a", "b"), pid=7)

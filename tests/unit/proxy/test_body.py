@@ -11,7 +11,7 @@ from gateway.proxy import body as module
 from gateway.proxy.body import is_streaming, parse_fields, read_text, rewrite, wants_usage
 from gateway.proxy.endpoints import ENDPOINTS
 from gateway.proxy.pieces import Piece
-from gateway.traffic.routes import VersionRoute
+from gateway.traffic.routes import PixelBounds, VersionRoute
 
 CHAT = ENDPOINTS["/v1/chat/completions"]
 LARGE = module.LARGE_BYTES
@@ -234,3 +234,17 @@ def test_sampling_asked_for_beats_a_greedy_default_also_beside_a_null() -> None:
 
 def test_a_default_that_is_no_number_is_left_to_the_engine() -> None:
     assert rewritten({"do_sample": True}, version({"temperature": None}))["temperature"] is None
+
+
+def test_pictures_are_bounded_where_the_version_has_bounds() -> None:
+    body: dict[str, object] = {"mm_processor_kwargs": {"max_pixels": 500}}
+    bounded = VersionRoute("v1", pictures=PixelBounds(1000))
+    assert rewritten(body, bounded)["mm_processor_kwargs"] == {"images_kwargs": {"size": {"longest_edge": 500}}}
+    assert rewritten(body)["mm_processor_kwargs"] == {"max_pixels": 500}, "the engine refuses it"
+    with pytest.raises(BadRequest, match="at most 1,000"):
+        rewritten({"mm_processor_kwargs": {"max_pixels": 1001}}, bounded, "/tokenize")
+    hidden = b'{"mm_processor_kwargs": {"max_pixels": 5}, "mm_processor_\\u006bwargs": {"max_pixels": 1001}}'
+    with pytest.raises(BadRequest, match="at most 1,000"):
+        pieces_of(hidden, bounded)
+    with pytest.raises(BadRequest, match="media_io_kwargs"):
+        rewritten({"media_io_kwargs": {"video": {"fps": 9}}}, bounded)

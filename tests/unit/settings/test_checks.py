@@ -102,6 +102,8 @@ def test_what_is_no_endpoint_is_refused_and_not_repeated(url: str) -> None:
         ("speculative", {"method": "ngram"}),
         ("replicas", 2),
         ("env", {"A": "b"}),
+        ("pictures", {"max_pixels": 9}),
+        ("reasoning", {"parser": "qwen3"}),
     ],
 )
 def test_what_only_our_own_engines_can_be_told_is_refused_with_endpoints(key: str, value: object) -> None:
@@ -151,6 +153,14 @@ def test_a_draft_is_a_folder_or_a_name(tmp_path: Path) -> None:
 
     assert of(str(tmp_path)) == of("org/draft") == {}
     assert of("/gone") == {"models[0].versions[0].speculative.model": "there is no such folder: /gone"}
+
+
+def test_the_least_pixels_are_no_more_than_the_most() -> None:
+    version = {"name": "v1", "engine": "simulated"}
+    found = find(make(version | {"pictures": {"min_pixels": 10, "max_pixels": 9}}))
+    assert found == {"models[0].versions[0].pictures.min_pixels": "is more than max_pixels, 9"}
+    for pictures in ({"min_pixels": 9, "max_pixels": 9}, {"min_pixels": 9}, {"max_pixels": 9}, None):
+        assert find(make(version | {"pictures": pictures})) == {}
 
 
 def test_smoke_prompts_name_what_is_there(tmp_path: Path) -> None:
