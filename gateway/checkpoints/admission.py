@@ -19,6 +19,7 @@ from gateway.checkpoints.rules.processors import judge_processors
 from gateway.checkpoints.rules.samples import judge_samples, judge_tied_head
 from gateway.checkpoints.rules.shapes import judge_shapes
 from gateway.checkpoints.rules.tensors import judge_tensors
+from gateway.checkpoints.rules.vila import judge_vila
 from gateway.checkpoints.rules.vocabulary import judge_vocabulary
 
 # A draft head is no model of its own: it has no words and, often, shares what the model has.
@@ -120,6 +121,7 @@ def check_draft(path: Path, base: Path, *, trusts_code: bool = False) -> Finding
 def _judge(contents: Contents, *, trusts_code: bool) -> Iterator[Finding]:
     if contents.kind == "checkpoint":
         yield from judge_architecture(contents, trusts_code=trusts_code)
+        yield from judge_vila(contents)
         misfits = list(judge_shapes(contents))
         yield from misfits
         if not any(finding.severity == "error" for finding in misfits):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gateway.checkpoints.contents import Contents
 from gateway.checkpoints.fields import Fields
 from gateway.checkpoints.manifest import CONTEXT_KEYS
+from gateway.checkpoints.parts import find_fold
 
 USABLE_SHARE = 0.9
 """Of a device's memory, what weights and cache may fill; the rest is the engine's working room."""
@@ -84,6 +85,8 @@ def count_picture_tokens(contents: Contents) -> PictureCost | None:
     """What one picture costs; None for a model without pictures, or one whose way of cutting them is not known here."""
     if not contents.is_visual:
         return None
+    if contents.is_in_parts:
+        return _count_by_grid(contents.config)
     vision = contents.config.section("vision_config")
     settings = contents.preprocessor or contents.processor.section("image_processor")
     if vision.whole("spatial_merge_size") or settings.whole("merge_size"):
@@ -117,6 +120,19 @@ def _count_by_tiles(config: Fields, vision: Fields, settings: Fields) -> Picture
     has_whole = settings.flag("use_thumbnail") or config.flag("use_thumbnail") or "max_patches" in settings
     tiles = most + (1 if has_whole and most > 1 else 0)
     return PictureCost(per_tile, per_tile * tiles) if per_tile > 0 and 0 < most < 1000 else None
+
+
+def _count_by_grid(config: Fields) -> PictureCost | None:
+    """NVILA cuts a lone picture into a grid of tiles and adds the whole, with line breaks behind each."""
+    vision, fold = config.section("vision_tower_cfg"), find_fold(config)
+    side, patch = vision.whole("image_size"), vision.whole("patch_size")
+    most = config.whole("max_tiles") or 12
+    if not side or not patch or not fold or not 0 < patch <= side or not 0 < most < 1000:
+        return None
+    per_tile = (-(-(side // patch) // fold)) ** 2 + 1
+    if config.text("image_aspect_ratio") != "dynamic":
+        return PictureCost(per_tile, per_tile)
+    return PictureCost(per_tile, (per_tile + 1) * (most + 1 if most > 1 else 1))
 
 
 def _read_side(value: object) -> int | None:

@@ -5,6 +5,7 @@ import pytest
 
 from gateway.checkpoints.contents import Contents, read_contents
 from gateway.checkpoints.memory import USABLE_SHARE, MemoryPlan, PictureCost, count_picture_tokens, plan_memory
+from tests.support.nvila_models import write_nvila
 from tests.support.safetensors_files import edit_json, write_adapter, write_checkpoint, write_json
 
 DEMO = Path(__file__).parents[3] / "gateway" / "demo" / "shapes-v2"
@@ -106,3 +107,14 @@ def test_pictures_are_cut_into_tiles(tmp_path: Path) -> None:
     assert count_picture_tokens(visual(tmp_path, {"max_patches": 1}, **names)) == PictureCost(256, 256)
     for broken in ({"downsample_ratio": 9}, {"vision_config": {"image_size": "big"}}):
         assert count_picture_tokens(visual(tmp_path, {}, **(names | broken))) is None
+
+
+def test_pictures_of_checkpoints_in_parts_are_cut_into_a_grid(tmp_path: Path) -> None:
+    def count(name: str, **settings: Any) -> PictureCost | None:
+        return count_picture_tokens(read_contents(write_nvila(tmp_path / name, **settings)))
+
+    # Four tokens and a line break a tile, and one more where the picture is cut.
+    assert count("dynamic") == PictureCost(5, 7 * 6)
+    assert count("single", max_tiles=1) == PictureCost(5, 6)
+    assert count("resized", image_aspect_ratio="resize") == PictureCost(5, 5)
+    assert count("odd", max_tiles=-3) is None
