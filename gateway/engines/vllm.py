@@ -12,6 +12,7 @@ from gateway.engines import launcher
 from gateway.engines.engine import MountRefused
 from gateway.engines.machine import Machine
 from gateway.engines.process import LaunchSpec
+from gateway.engines.vila import list_part_flags
 
 _MIB = 2**20
 
@@ -166,7 +167,7 @@ def _own_flags(request: EngineRequest) -> dict[str, Any]:
         flags["allowed-local-media-path"] = str(request.empty_dir)
     if request.speculative:
         flags["speculative-config"] = dict(request.speculative)
-    return flags
+    return flags | list_part_flags(request.checkpoint)
 
 
 def _adapter_flags(request: EngineRequest) -> dict[str, Any]:
