@@ -71,6 +71,8 @@ def build_launch_spec(request: EngineRequest, machine: Machine) -> LaunchSpec:
     flags = {**_own_flags(request), **_adapter_flags(request)}
     if request.cpu:
         flags |= _cpu_flags(wanted, machine)
+    if "chat-template" in wanted:
+        flags.pop("chat-template-content-format", None)  # said of the checkpoint's own
     return LaunchSpec(
         name=f"{request.model}:{request.version}#{request.index}",
         module=launcher.__name__,

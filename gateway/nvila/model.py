@@ -44,8 +44,6 @@ class NvilaForConditionalGeneration(nn.Module, SupportsLoRA, SupportsMultiModal,
         orig_to_new_prefix={"llm.": "", "model.": "language_model.model.", "lm_head.": "language_model.lm_head."}
     )
     allow_patterns_overrides = ["llm/*.safetensors"]  # noqa: RUF012, vLLM's interface
-    # Media tokens may have no row among the embeddings, which VILA does not look up either.
-    _has_oov_mm_tokens = True
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__()
@@ -82,6 +80,22 @@ class NvilaForConditionalGeneration(nn.Module, SupportsLoRA, SupportsMultiModal,
     def get_placeholder_str(cls, modality: str, i: int) -> str | None:
         """What marks the place of a picture or a video in a prompt."""
         return VIDEO_TOKEN if modality.startswith("video") else IMAGE_TOKEN
+
+    def embed_input_ids(
+        self,
+        input_ids: torch.Tensor,
+        multimodal_embeddings: Any = None,
+        *,
+        is_multimodal: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Embeddings of the prompt, with those of pictures and videos in their places.
+
+        Marks of pictures may have no row of their own, which VILA does not look up. Where a client has typed one in a
+        plain prompt, a lookup beyond the last row would end the engine.
+        """
+        known = input_ids.masked_fill(input_ids >= self.config.text_config.vocab_size, 0)
+        embedded: torch.Tensor = super().embed_input_ids(known, multimodal_embeddings, is_multimodal=is_multimodal)
+        return embedded
 
     def embed_multimodal(self, **media: Any) -> list[torch.Tensor]:
         """Embeddings of each picture, then of each video: all its tiles or frames, one after the other."""

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("ignore")]
 
 ROOT = Path(__file__).parents[2]
 FAMILIES: dict[str, dict[str, Any]] = {
-    "lite": {}, "small": {"fold": 2, "seed": 31}, "resized": {"image_aspect_ratio": "resize", "seed": 41},
+    "lite": {}, "small": {"fold": 2, "seed": 31}, "rowless": {"first_mark": 770, "seed": 51}, "resized": {"image_aspect_ratio": "resize", "seed": 41},
 }  # fmt: skip
 
 
@@ -41,6 +41,7 @@ QUESTIONS: list[list[Part]] = [
     ["is this ", paint(130, 130, 4), " a circle?"],
     [paint(200, 90, 5), paint(60, 200, 6), "which is larger?"],
     ["first ", paint(70, 90, 7), " then ", paint(200, 60, 8)],
+    [paint(200, 90, 2), "or", paint(60, 50, 1), "?"],  # seen alone before, where they were cut
 ]
 FRAMES = [paint(80, 60, seed) for seed in range(1, 10)]
 VIDEOS: list[list[Part]] = [[FRAMES, "what moves?"], [paint(200, 90, 2), FRAMES[:2], " and what is this?"]]
@@ -202,3 +203,11 @@ def test_an_adapter_on_its_eyes_is_refused(checkpoints: dict[str, Path], tmp_pat
     adapter = write_nvila_adapter(tmp_path, "vision_tower.vision_tower.vision_model.encoder.", layers="layers")
     report = check(adapter, base=checkpoints["lite"])
     assert [finding.code for finding in report.findings if finding.severity == "error"] == ["adapter-vision"]
+
+
+def test_a_mark_in_a_plain_prompt_does_no_harm(served: RunningGateway) -> None:
+    for name in ("lite", "rowless"):
+        body = {"model": f"nvila:{name}", "prompt": "a <image> <vila/video> b", "max_tokens": 4, "temperature": 0}
+        answer = served.http.post("/v1/completions", json=body)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["usage"]["completion_tokens"] == 4

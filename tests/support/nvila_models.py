@@ -43,8 +43,8 @@ ENCODER = '{{"_target_": "llava.model.encoders.Basic{}Encoder"}}'
 Named = Iterator[tuple[str, tuple[int, ...]]]
 
 
-def write_nvila(folder: Path, *, fold: int = 3, seed: int = 11, **settings: Any) -> Path:
-    """Write a checkpoint; `settings` go into its `config.json`."""
+def write_nvila(folder: Path, *, fold: int = 3, seed: int = 11, first_mark: int = 763, **settings: Any) -> Path:
+    """Write a checkpoint; `settings` go into its `config.json`, `first_mark` is the number of `<image>`."""
     kind = f"mlp_downsample_{fold}x{fold}_fix"
     parts = {"llm": LANGUAGE, "vision_tower": TOWER, "mm_projector": {
         "architectures": ["MultimodalProjector"], "model_type": "v2l_projector", "mm_projector_type": kind}}  # fmt: skip
@@ -64,7 +64,7 @@ def write_nvila(folder: Path, *, fold: int = 3, seed: int = 11, **settings: Any)
     _write(folder / "config.json", config)
     _write(folder / "vision_tower" / "preprocessor_config.json", PICTURES)
     _write(folder / "llm" / "generation_config.json", {"eos_token_id": [759, 757], "pad_token_id": 757})
-    _write_words(folder / "llm")
+    _write_words(folder / "llm", first_mark)
     return folder
 
 
@@ -165,7 +165,7 @@ def _write_weights(path: Path, shapes: dict[str, tuple[int, ...]], seed: int) ->
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def _write_words(folder: Path) -> None:
+def _write_words(folder: Path, first_mark: int) -> None:
     """The demo's words, with NVILA's marks for pictures and videos and Qwen2's way to part words."""
     words = (DEMO / "tokenizer.json").read_text()
     for ours, theirs in (("<|image_pad|>", "<image>"), ("<|video_pad|>", "<vila/video>")):
@@ -173,7 +173,10 @@ def _write_words(folder: Path) -> None:
     split = {"type": "Split", "pattern": {"Regex": QWEN2_WORDS}, "behavior": "Isolated", "invert": False}
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     parted = {"type": "Sequence", "pretokenizers": [split, level]}
-    _write(folder / "tokenizer.json", json.loads(words) | {"normalizer": {"type": "NFC"}, "pre_tokenizer": parted})
+    content = json.loads(words) | {"normalizer": {"type": "NFC"}, "pre_tokenizer": parted}
+    for token in content["added_tokens"]:
+        token["id"] = {"<image>": first_mark, "<vila/video>": first_mark + 1}.get(token["content"], token["id"])
+    _write(folder / "tokenizer.json", content)
     settings = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>",
                 "model_max_length": 2048, "clean_up_tokenization_spaces": False, "chat_template": TEMPLATE}  # fmt: skip
     _write(folder / "tokenizer_config.json", settings)

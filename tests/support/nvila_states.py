@@ -23,7 +23,7 @@ def main(folder: str, picture: str, prompt: str, out: str) -> None:
 
     engine = LLM(
         model=folder, tokenizer=str(Path(folder) / "llm"), dtype="float32", enforce_eager=True,
-        kv_cache_memory_bytes=2**27, max_model_len=1024, max_num_seqs=1,
+        kv_cache_memory_bytes=2**27, max_model_len=2048, max_num_seqs=1,
     )  # fmt: skip
     states: dict[str, Any] = {}
     engine.apply_model(lambda model: watch(model, states))

@@ -8,6 +8,7 @@ import pytest
 from gateway.engines.engine import MountRefused
 from gateway.engines.machine import Machine
 from gateway.engines.vllm import EngineArgsError, EngineRequest, build_launch_spec, is_forkable, make_room, mount
+from tests.support.nvila_models import write_nvila
 from tests.support.safetensors_files import write_adapter, write_tensors
 
 SMALL = Machine(cores=2, memory_bytes=24 * 2**30)
@@ -254,3 +255,13 @@ def test_the_users_environment_wins() -> None:
 @pytest.mark.parametrize(("value", "expected"), [(1, True), ("1", True), (None, True), (2, False), ("auto", False)])
 def test_whether_an_engine_may_be_forked_never_fails(value: Any, expected: bool) -> None:
     assert is_forkable(replace(REQUEST, engine_args={"tensor-parallel-size": value})) is expected
+
+
+def test_a_checkpoint_in_parts_brings_flags_of_its_own(tmp_path: Path) -> None:
+    folder = write_nvila(tmp_path / "nvila")
+    found = flags(checkpoint=folder)
+    assert found["--tokenizer"] == [str(folder / "llm")]
+    assert found["--chat-template-content-format"] == ["openai"]
+    own = flags(checkpoint=folder, engine_args={"chat_template": "/mine.jinja"})
+    assert own["--chat-template"] == ["/mine.jinja"]
+    assert "--chat-template-content-format" not in own
