@@ -22,6 +22,7 @@ from gateway.checkpoints.rules.samples import judge_samples, judge_tied_head
 from gateway.checkpoints.rules.shapes import judge_shapes
 from gateway.checkpoints.rules.tensors import judge_tensors
 from gateway.checkpoints.rules.thinking import judge_thinking
+from gateway.checkpoints.rules.vila import judge_vila
 from gateway.checkpoints.rules.vocabulary import judge_vocabulary
 
 # A draft head is no model of its own: it has no words and, often, shares what the model has.
@@ -130,6 +131,7 @@ def _judge(contents: Contents, *, trusts_code: bool, hardware: Hardware | None) 
     if contents.kind == "checkpoint":
         yield from judge_architecture(contents, trusts_code=trusts_code)
         yield from judge_packing(contents, hardware)
+        yield from judge_vila(contents)
         misfits = list(judge_shapes(contents))
         yield from misfits
         if not any(finding.severity == "error" for finding in misfits):

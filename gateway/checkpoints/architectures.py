@@ -10,6 +10,10 @@ import msgspec
 Task = Literal["generate", "pool", "draft"]
 """What an architecture is for: to answer with text, with vectors or scores, or only to help another model along."""
 
+PLUGGED = "LlavaLlamaModel"
+"""NVILA-Lite, which engines serve by the gateway's own plugin."""
+
+_PLUGGED_TYPE = "llava_llama"
 _GENERATING_SUFFIXES = ("ForCausalLM", "ForConditionalGeneration", "ChatModel", "LMHeadModel")
 # The engine turns a generating class into a pooling one where the name asks for it.
 _POOLING_SUFFIXES = (
@@ -34,11 +38,15 @@ class Registry(msgspec.Struct, frozen=True):
 
     def find_task(self, architecture: str) -> Task | None:
         """What the architecture is for, None if the engine does not know it."""
-        if architecture in self.generating or architecture in self.by_transformers:
+        if architecture in self.generating or architecture in self.by_transformers or architecture == PLUGGED:
             return "generate"
         if architecture in self.pooling or self._is_convertible(architecture):
             return "pool"
         return "draft" if architecture in self.drafts else None
+
+    def has_model_type(self, name: str | None) -> bool:
+        """True for a model type whose configuration the engine can read."""
+        return name in self.model_types or name == _PLUGGED_TYPE
 
     def find_nearest(self, architecture: str) -> list[str]:
         """Up to three known names that look like this one."""
@@ -58,14 +66,14 @@ class Unserved:
     model_types: tuple[str, ...]
 
 
-_UNSERVED = (Unserved("VILA and NVILA models", ("VILA", "NVILA", "LlavaLlamaModel"), ("llava_llama", "vila", "nvila")),)
+_UNSERVED = (Unserved("VILA and NVILA models in this form", ("VILA", "NVILA"), ("vila", "nvila")),)
 
 
 _VISION_MOUNTED = (
     "Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration", "Qwen3VLForConditionalGeneration",
     "Qwen3_5ForConditionalGeneration",
 )  # fmt: skip
-_VISION_UNMOUNTED = ("InternVLForConditionalGeneration", "InternVLChatModel")
+_VISION_UNMOUNTED = ("InternVLForConditionalGeneration", "InternVLChatModel", PLUGGED)
 
 
 def is_vision_mounted(architectures: tuple[str, ...]) -> bool | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gateway.checkpoints.fields import Fields
+from gateway.checkpoints.parts import PROJECTOR, TOWER, find_fold
 
 Shape = tuple[int, ...]
 
@@ -34,7 +35,7 @@ def draw_blueprint(config: Fields, text: Fields, *, is_tied: bool | None) -> Blu
     if language is None:
         return Blueprint()
     required = dict(language.list_tensors())
-    head = {"lm_head.weight": (language.vocabulary, language.hidden)}
+    head: dict[str, Shape] = {"lm_head.weight": (language.vocabulary, language.hidden)}
     if is_tied is False:
         required |= head
     complete = ["layers.", "norm."]
@@ -45,7 +46,13 @@ def draw_blueprint(config: Fields, text: Fields, *, is_tied: bool | None) -> Blu
     if vision:
         required |= vision
         complete.append("visual.")
-    return Blueprint(required, {} if is_tied is False else head, tuple(complete))
+    optional = {} if is_tied is False else dict(head)
+    tower, fold = _Siglip.read(config.section(f"{TOWER}_cfg")), find_fold(config)
+    if tower is not None and fold is not None:
+        required |= dict(tower.list_tensors()) | dict(_draw_projector(fold, tower.hidden, language.hidden))
+        optional |= dict(tower.list_end())
+        complete += [f"{TOWER}.", f"{PROJECTOR}."]
+    return Blueprint(required, optional, tuple(complete))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +161,67 @@ def _draw_qwen3_vision(vision: Fields) -> Iterator[tuple[str, Shape]]:
         yield from _list_norm(f"{merger}.norm", norm)
         yield from _list_linear(f"{merger}.linear_fc1", merged, merged)
         yield from _list_linear(f"{merger}.linear_fc2", out, merged)
+
+
+@dataclass(frozen=True, slots=True)
+class _Siglip:
+    """The sizes of a SigLIP tower, as checkpoints in parts have one."""
+
+    hidden: int
+    layers: int
+    inner: int
+    side: int
+    patch: int
+
+    @classmethod
+    def read(cls, tower: Fields) -> "_Siglip | None":
+        """The sizes from a configuration, None where one is missing."""
+        hidden, layers, inner = (tower.whole(key) for key in ("hidden_size", "num_hidden_layers", "intermediate_size"))
+        side, patch = tower.whole("image_size"), tower.whole("patch_size")
+        if not hidden or not layers or not inner or not side or not patch or patch < 0 or layers > _MOST_LAYERS:
+            return None
+        return cls(hidden, layers, inner, side, patch)
+
+    def list_tensors(self) -> Iterator[tuple[str, Shape]]:
+        start = f"{TOWER}.embeddings"
+        yield f"{start}.patch_embedding.weight", (self.hidden, 3, self.patch, self.patch)
+        yield f"{start}.patch_embedding.bias", (self.hidden,)
+        yield f"{start}.position_embedding.weight", ((self.side // self.patch) ** 2, self.hidden)
+        for number in range(self.layers):
+            layer = f"{TOWER}.encoder.layers.{number}"
+            yield from _list_norm(f"{layer}.layer_norm1", self.hidden)
+            yield from _list_norm(f"{layer}.layer_norm2", self.hidden)
+            for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+                yield from _list_linear(f"{layer}.self_attn.{name}", self.hidden, self.hidden)
+            yield from self._list_mlp(f"{layer}.mlp")
+
+    def list_end(self) -> Iterator[tuple[str, Shape]]:
+        """What some saves have behind the layers, and nobody reads: features are taken before it."""
+        yield from _list_norm(f"{TOWER}.post_layernorm", self.hidden)
+        yield f"{TOWER}.head.probe", (1, 1, self.hidden)
+        yield f"{TOWER}.head.attention.in_proj_weight", (3 * self.hidden, self.hidden)
+        yield f"{TOWER}.head.attention.in_proj_bias", (3 * self.hidden,)
+        yield from _list_linear(f"{TOWER}.head.attention.out_proj", self.hidden, self.hidden)
+        yield from _list_norm(f"{TOWER}.head.layernorm", self.hidden)
+        yield from self._list_mlp(f"{TOWER}.head.mlp")
+
+    def _list_mlp(self, name: str) -> Iterator[tuple[str, Shape]]:
+        yield from _list_linear(f"{name}.fc1", self.inner, self.hidden)
+        yield from _list_linear(f"{name}.fc2", self.hidden, self.inner)
+
+
+def _draw_projector(fold: int, vision: int, hidden: int) -> Iterator[tuple[str, Shape]]:
+    """NVILA's projector; the numbers are places in its list of layers, of which some have no weights."""
+    folded, start = vision * fold * fold, f"{PROJECTOR}.layers"
+    yield from _list_norm(f"{start}.1", folded)
+    if fold == 2:
+        yield from _list_linear(f"{start}.2", hidden, folded)
+        yield from _list_linear(f"{start}.4", hidden, hidden)
+        return
+    yield from _list_linear(f"{start}.2", 3 * vision, folded)
+    yield from _list_norm(f"{start}.4", 3 * vision)
+    yield from _list_linear(f"{start}.5", hidden, 3 * vision)
+    yield from _list_linear(f"{start}.7", hidden, hidden)
 
 
 def _list_linear(name: str, outputs: int, inputs: int, *, has_bias: bool = True) -> Iterator[tuple[str, Shape]]:

@@ -7,6 +7,7 @@ from typing import Literal
 from gateway.checkpoints.fields import Fields
 from gateway.checkpoints.files import Folder, find_odd_links, list_folder
 from gateway.checkpoints.findings import Finding, UnreadableError, error
+from gateway.checkpoints.parts import is_in_parts, read_parts
 from gateway.checkpoints.runs import find_best, find_checkpoint, list_steps
 from gateway.checkpoints.templates import Templates, read_templates
 from gateway.checkpoints.tokenizer import Tokenizer, read_tokenizer
@@ -17,7 +18,8 @@ Kind = Literal["checkpoint", "adapter", "run", "unknown"]
 
 GENERATION_FILE = "generation_config.json"
 
-_TEXT_SECTIONS = ("text_config", "llm_config", "language_config")
+_VISION_SECTIONS = ("vision_config", "vision_encoder", "vision_tower_cfg")
+_TEXT_SECTIONS = ("text_config", "llm_config", "language_config", "llm_cfg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,12 @@ class Contents:
         """True if the model takes pictures."""
         config = self.config.section("thinker_config") or self.config
         has_tower = any(config.text(key) for key in ("vision_tower", "mm_vision_tower"))
-        return bool(config.section("vision_config") or config.section("vision_encoder")) or has_tower
+        return any(config.section(key) for key in _VISION_SECTIONS) or has_tower
+
+    @property
+    def is_in_parts(self) -> bool:
+        """True if the language model, the tower and the projector have a folder each, as those of VILA have."""
+        return is_in_parts(self.config)
 
     @property
     def is_mistral(self) -> bool:
@@ -91,6 +98,8 @@ def _read_checkpoint(folder: Folder, findings: list[Finding]) -> Contents:
     if not folder.has(name):
         mend = "save the model with save_pretrained, or copy config.json from the base model"
         findings.append(error("config-missing", name, f"{name} is missing", mend))
+    if is_in_parts(config):
+        return _read_in_parts(folder, config, findings)
     tokenizer = read_tokenizer(folder)
     return Contents(
         path=folder.path,
@@ -104,6 +113,22 @@ def _read_checkpoint(folder: Folder, findings: list[Finding]) -> Contents:
         tokenizer=tokenizer,
         templates=read_templates(folder, tokenizer.config),
         findings=tuple(findings),
+    )
+
+
+def _read_in_parts(folder: Folder, config: Fields, findings: list[Finding]) -> Contents:
+    parts = read_parts(folder, config)
+    return Contents(
+        path=folder.path,
+        kind="checkpoint",
+        folder=parts.folder,
+        config=parts.config,
+        generation=parts.generation,
+        preprocessor=parts.preprocessor,
+        weights=parts.weights,
+        tokenizer=parts.tokenizer,
+        templates=parts.templates,
+        findings=(*findings, *parts.findings, *find_odd_links(parts.folder)),
     )
 
 

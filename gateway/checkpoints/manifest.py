@@ -140,7 +140,7 @@ def _count_parameters(contents: Contents) -> int | None:
 def _is_video(contents: Contents) -> bool:
     has_token = any(key in contents.config for key in ("video_token_id", "video_token_index"))
     has_file = contents.folder.has("video_preprocessor_config.json") or "video_processor" in contents.processor
-    return contents.is_visual and (has_token or has_file)
+    return contents.is_visual and (has_token or has_file or contents.is_in_parts)
 
 
 def find_quantization(contents: Contents) -> str | None:

@@ -12,7 +12,9 @@ _EMBEDDINGS = (
 )  # fmt: skip
 
 # Parts that come and go between saves of the same model, so that they cannot tell two modules apart.
-_CONTAINERS = frozenset(("base_model", "model", "language_model", "module", "vision_model", "text_model", "thinker"))
+_CONTAINERS = frozenset((
+    "base_model", "model", "language_model", "module", "vision_model", "text_model", "thinker", "llm",
+))  # fmt: skip
 _VISION = frozenset((
     "visual", "vision_tower", "vision_model", "vision_encoder", "multi_modal_projector", "connector", "mlp1", "merger",
     "mm_projector", "image_encoder", "vit",

@@ -6,6 +6,7 @@ from math import ceil, floor, sqrt
 
 from gateway.checkpoints.contents import Contents
 from gateway.checkpoints.fields import Fields
+from gateway.checkpoints.parts import find_fold
 
 COMMON_SIZES = ((640, 480), (1920, 1080))
 """Sizes of pictures, width by height, whose cost is told."""
@@ -42,6 +43,8 @@ def count_picture_tokens(contents: Contents) -> PictureCost | None:
     """What one picture costs; None for a model without pictures, or one whose way of cutting them is not known here."""
     if not contents.is_visual:
         return None
+    if contents.is_in_parts:
+        return _count_by_grid(contents.config)
     vision = contents.config.section("vision_config")
     settings = contents.preprocessor or contents.processor.section("image_processor")
     if vision.whole("spatial_merge_size") or settings.whole("merge_size"):
@@ -112,6 +115,24 @@ def _count_by_tiles(config: Fields, vision: Fields, settings: Fields) -> Picture
     tiles = {f"{wide}x{high}": count_tiles(wide, high, side, least, most) for wide, high in COMMON_SIZES}
     examples = {size: count_tokens(count) for size, count in tiles.items()}
     return PictureCost(count_tokens(least), count_tokens(most), examples=examples)
+
+
+def _count_by_grid(config: Fields) -> PictureCost | None:
+    """NVILA cuts a lone picture into a grid of tiles and adds the whole, with line breaks behind each."""
+    vision, fold = config.section("vision_tower_cfg"), find_fold(config)
+    side, patch = vision.whole("image_size"), vision.whole("patch_size")
+    most = config.whole("max_tiles") or 12
+    if not side or not patch or not fold or not 0 < patch <= side or not 0 < most < _MOST_TILES:
+        return None
+    per_tile = (-(-(side // patch) // fold)) ** 2 + 1
+    if config.text("image_aspect_ratio") != "dynamic":
+        return PictureCost(per_tile, per_tile, examples={f"{w}x{h}": per_tile for w, h in COMMON_SIZES})
+
+    def count_tokens(tiles: int) -> int:
+        return (per_tile + 1) * (tiles + 1 if tiles > 1 else 1)
+
+    examples = {f"{w}x{h}": count_tokens(count_tiles(w, h, side, 1, most)) for w, h in COMMON_SIZES}
+    return PictureCost(per_tile, count_tokens(most), examples=examples)
 
 
 def _read_side(value: object) -> int | None:

@@ -17,6 +17,7 @@ from gateway.engines.machine import Machine
 from gateway.engines.pictures import PROCESSOR_FLAG, list_picture_flags
 from gateway.engines.placement import Need
 from gateway.engines.process import LaunchSpec
+from gateway.engines.vila import list_part_flags
 
 _MIB = 2**20
 
@@ -81,6 +82,8 @@ def build_launch_spec(request: EngineRequest, machine: Machine) -> LaunchSpec:
         flags["reasoning-parser"] = _require_parser(request.reasoning_parser)
     if request.cpu:
         flags |= _cpu_flags(wanted, machine)
+    if "chat-template" in wanted:
+        flags.pop("chat-template-content-format", None)  # said of the checkpoint's own
     return LaunchSpec(
         name=f"{request.model}:{request.version}#{request.index}",
         module=launcher.__name__,
@@ -226,7 +229,7 @@ def _own_flags(request: EngineRequest) -> dict[str, Any]:
         flags["allowed-local-media-path"] = str(request.empty_dir)
     if request.speculative:
         flags["speculative-config"] = dict(request.speculative)
-    return flags
+    return flags | list_part_flags(request.checkpoint)
 
 
 def _adapter_flags(request: EngineRequest) -> dict[str, Any]:

@@ -71,6 +71,11 @@ def plan_merge(base: Path, adapter: Path) -> MergePlan:
 
 
 def _require_plain_base(base: Contents) -> None:
+    if base.is_in_parts:
+        raise MergeRefused(
+            f"the base {base.path} lies in parts (llm/, vision_tower/, mm_projector/), which are not written here: "
+            "mount the adapter, or merge it with VILA's own loader and save the model again"
+        )
     packed = find_quantization(base)
     if packed:
         raise MergeRefused(

@@ -1,4 +1,4 @@
-"""Checkpoints of a few megabytes with random weights, as a trainer would save them with Transformers.
+"""Checkpoints of a few megabytes with random weights, as a trainer would save them with Transformers; NVILA as published.
 
 Words, template and picture settings are the demo's; the models answer nonsense, through all their layers.
 """
@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.support.nvila_models import write_nvila
+
 DEMO = Path(__file__).parents[2] / "gateway" / "demo" / "shapes-v2"
 VOCABULARY = 767
+_WORDS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 _PICTURE, _VIDEO, _START, _END = 763, 764, 760, 761
 
 _TEXT: dict[str, Any] = {
@@ -125,6 +128,12 @@ def _write_internvl(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings | names))
 
 
+def _write_nvila_lite(folder: Path) -> None:
+    for name in _WORDS:
+        (folder / name).unlink()  # they lie in a part of it
+    write_nvila(folder)
+
+
 WRITERS: dict[str, Callable[[Path], None]] = {
     "llama": _write_llama,
     "mistral": _write_mistral,
@@ -134,10 +143,11 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "qwen3-vl": _write_qwen3_vl,
     "qwen3.5": _write_qwen3_5,
     "internvl": _write_internvl,
+    "nvila-lite": _write_nvila_lite,
 }
 """How a checkpoint of each family is written."""
 
-VISUAL = ("qwen2.5-vl", "qwen3-vl", "qwen3.5", "internvl")
+VISUAL = ("qwen2.5-vl", "qwen3-vl", "qwen3.5", "internvl", "nvila-lite")
 """Families that see."""
 
 
@@ -148,7 +158,7 @@ def write_tiny(family: str, folder: Path) -> Path:
 
     torch.manual_seed(7)
     folder.mkdir(parents=True)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+    for name in _WORDS:
         shutil.copyfile(DEMO / name, folder / name)
     WRITERS[family](folder)
     return folder

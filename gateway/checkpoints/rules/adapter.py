@@ -13,6 +13,8 @@ _MERGE = "merge it into its base (gateway merge --base B --adapter A --out DIR) 
 _MERGE_BY_PEFT = "merge it into its base (PEFT's merge_and_unload) and serve the result as a version"
 _MERGED_HERE = ("use_dora", "lora_bias")
 _MOST_RANK = 512
+_TRAINED_WHOLE = "non_lora_trainables.bin"
+_EMPTY_PICKLE_BYTES = 4096
 
 PLAIN_STARTS = ("gaussian", "eva", "orthogonal", "mica")
 """Ways to start an adapter that leave the base as it was; others change the base's own weights too."""
@@ -35,6 +37,7 @@ def judge_adapter(contents: Contents) -> Iterator[Finding]:
         yield error("adapter-config", _FILE, f"{_FILE} is missing", mend)
     if not config:
         return
+    yield from _judge_company(contents)
     kind = config.text("peft_type")
     if kind != "LORA":
         message = f"{_FILE}: peft_type is {make_printable(kind or 'missing')}; only LORA is mounted at run time"
@@ -49,6 +52,14 @@ def judge_adapter(contents: Contents) -> Iterator[Finding]:
     yield from _judge_names(matrices)
     if not config.section("rank_pattern"):
         yield from _judge_ranks(config, matrices)
+
+
+def _judge_company(contents: Contents) -> Iterator[Finding]:
+    """Trainers of the LLaVA family put what else they trained, the projector as a rule, into a pickle beside it."""
+    if contents.folder.measure(_TRAINED_WHOLE) > _EMPTY_PICKLE_BYTES:
+        message = f"{_TRAINED_WHOLE} holds layers that were trained whole, which are not mounted at run time"
+        mend = "merge both into the base with the trainer's own tool, and serve the result as a version"
+        yield error("adapter-beside", _TRAINED_WHOLE, message, mend)
 
 
 def _judge_config(config: Fields) -> Iterator[Finding]:

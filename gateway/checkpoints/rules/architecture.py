@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from gateway.checkpoints.architectures import Registry, find_unserved, load_registry
+from gateway.checkpoints.architectures import PLUGGED, Registry, find_unserved, load_registry
 from gateway.checkpoints.contents import Contents
 from gateway.checkpoints.fields import Fields
 from gateway.checkpoints.findings import Finding, error, join_names, make_printable, note, warning
@@ -52,7 +52,7 @@ def _judge_names(contents: Contents, registry: Registry, own_code: OwnCode) -> I
     tasks = {registry.find_task(name) for name in names}
     family = find_unserved(names, config.text("model_type"))
     if family:
-        mend = f"no release of {registry.engine.split()[0]} up to this one has them; serve a model of another family"
+        mend = f"NVILA-Lite is served as {PLUGGED}, with llm/, vision_tower/ and mm_projector/ beside config.json"
         message = f"{_FILE}: {family} are not served by {registry.engine} ({join_names(names)})"
         yield error("architecture-unknown", _FILE, message, mend)
     elif tasks == {None}:
@@ -80,7 +80,7 @@ def _explain_unknown(config: Fields, names: tuple[str, ...], registry: Registry,
 
 def _judge_model_type(config: Fields, registry: Registry, own_code: OwnCode) -> Iterator[Finding]:
     name = config.text("model_type")
-    if name in registry.model_types or find_unserved((), name):
+    if registry.has_model_type(name) or find_unserved((), name):
         return
     is_known = any(registry.find_task(architecture) for architecture in config.texts("architectures"))
     if "auto_map" in config:

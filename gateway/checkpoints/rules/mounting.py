@@ -31,6 +31,8 @@ def judge_mounting(adapter: Contents, base: Contents, hardware: Hardware | None 
     modules = index_modules(tensors)
     # Experts are stored apart or fused, and never as they are named in an adapter.
     plain = {name: pair for name, pair in pairs.items() if ".experts" not in name}
+    if base.is_in_parts:  # VILA names its tower's modules otherwise than the tower's file does; they are refused below
+        plain = {name: pair for name, pair in plain.items() if not is_vision_module(name)}
     lost = [name for name in plain if find_core(name) not in modules]
     if lost:
         yield _explain_lost(lost, len(plain), base)
@@ -98,7 +100,8 @@ def _judge_vision(modules: Iterable[str], base: Contents) -> Iterator[Finding]:
         message += (
             f", which {load_registry().engine} mounts for {join_names(architectures)} without effect, or not at all"
         )
-        yield error("adapter-vision", _WEIGHTS, message, f"merge it: {_MERGE}")
+        mend = "train one on the language model alone" if base.is_in_parts else f"merge it: {_MERGE}"
+        yield error("adapter-vision", _WEIGHTS, message, mend)
 
 
 def _judge_tokens(adapter: Contents, base: Contents) -> Iterator[Finding]:

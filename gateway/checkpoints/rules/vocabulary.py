@@ -6,6 +6,7 @@ from gateway.checkpoints.architectures import load_registry
 from gateway.checkpoints.contents import Contents
 from gateway.checkpoints.findings import Finding, error, join_names, warning
 from gateway.checkpoints.manifest import find_task
+from gateway.checkpoints.parts import LANGUAGE, MEDIA_TOKENS
 from gateway.checkpoints.rules.shapes import find_embedding
 
 _SPECIAL_KEYS = ("eos_token", "bos_token", "pad_token")
@@ -26,10 +27,11 @@ def judge_vocabulary(contents: Contents) -> Iterator[Finding]:
 
 
 def _judge_presence(contents: Contents) -> Iterator[Finding]:
+    place = f"{LANGUAGE}/" if contents.is_in_parts else ""
     if contents.tokenizer.kind is None:
         mend = "save it beside the model with tokenizer.save_pretrained, or copy it from the base model"
-        message = "tokenizer.json is missing, and no other tokenizer is in the folder"
-        yield error("tokenizer-missing", "tokenizer.json", message, mend)
+        message = f"{place}tokenizer.json is missing, and no other tokenizer is in the folder"
+        yield error("tokenizer-missing", f"{place}tokenizer.json", message, mend)
     elif not contents.templates.is_present and not contents.templates.findings and not _has_own_template(contents):
         message = "chat_template.jinja is missing, and tokenizer_config.json has no template: chat requests will fail"
         mend = "copy the template that training used, or set engine_args {chat-template: FILE}"
@@ -52,7 +54,9 @@ def _judge_trained(contents: Contents, rows: int) -> Iterator[Finding]:
 
 def _judge_added(contents: Contents, rows: int) -> Iterator[Finding]:
     """Tokens without a row stop a request that uses them; those in the template would stop every chat."""
-    lost = [token for token, number in contents.tokenizer.added.items() if number >= rows]
+    # VILA's marks for pictures are never looked up, so they need no row.
+    free = MEDIA_TOKENS if contents.is_in_parts else ()
+    lost = [token for token, number in contents.tokenizer.added.items() if number >= rows and token not in free]
     if not lost or (contents.tokenizer.trained_size or 0) > rows:
         return
     file = contents.tokenizer.file

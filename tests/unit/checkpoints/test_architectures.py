@@ -23,7 +23,7 @@ REGISTRY = load_registry()
         ("Qwen3ForSequenceClassification", "pool"),
         ("BertModel", "pool"),
         ("Eagle3LlamaForCausalLM", "draft"),
-        ("LlavaLlamaModel", None),
+        ("LlavaLlamaModel", "generate"),
         ("Nothing", None),
         ("", None),
     ],
@@ -41,8 +41,16 @@ def test_nearest_names() -> None:
     ("names", "model_type"), [(("NVILALiteModel",), None), (("VILAForCausalLM",), None), ((), "nvila")]
 )
 def test_families_that_are_not_served(names: tuple[str, ...], model_type: str | None) -> None:
-    assert find_unserved(names, model_type) == "VILA and NVILA models"
+    assert find_unserved(names, model_type) == "VILA and NVILA models in this form"
     assert find_unserved(("LlavaForConditionalGeneration",), "llava") is None
+    assert find_unserved(("LlavaLlamaModel",), "llava_llama") is None
+
+
+def test_model_types() -> None:
+    assert REGISTRY.has_model_type("qwen2")
+    assert REGISTRY.has_model_type("llava_llama")
+    assert not REGISTRY.has_model_type("vila")
+    assert not REGISTRY.has_model_type(None)
 
 
 def test_ways_to_pack_and_to_reason_are_those_of_the_installed_engine() -> None:

@@ -8,6 +8,7 @@ from gateway.checkpoints.blueprints import Blueprint, draw_blueprint
 from gateway.checkpoints.contents import read_contents
 from gateway.checkpoints.fields import Fields
 from gateway.checkpoints.matrices import find_core
+from tests.support.nvila_models import write_nvila
 
 ROOT = Path(__file__).parents[3]
 SIZES = {
@@ -97,3 +98,14 @@ def test_every_tensor_of_a_part_that_is_drawn_is_covered() -> None:
     del config["vision_config"]["out_hidden_size"]
     without = draw_blueprint(Fields(config), Fields(config["text_config"]), is_tied=True)
     assert not without.covers("visual.blocks.0.attn.other")
+
+
+@pytest.mark.parametrize("fold", [2, 3])
+def test_a_checkpoint_in_parts_is_as_drawn(tmp_path: Path, fold: int) -> None:
+    contents = read_contents(write_nvila(tmp_path / "model", fold=fold))
+    blueprint = draw_blueprint(contents.config, contents.text, is_tied=False)
+    found = {find_core(tensor.name): tensor.shape for tensor in contents.weights.tensors.values()}
+    assert found == {**blueprint.required, **blueprint.optional}
+    assert all(".head." in core or ".post_layernorm." in core for core in blueprint.optional)
+    assert blueprint.covers("vision_tower.other")
+    assert blueprint.covers("mm_projector.layers.9.weight")

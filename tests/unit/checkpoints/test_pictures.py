@@ -12,6 +12,7 @@ from gateway.checkpoints.pictures import (
     count_tiles,
     is_bounded_by_pixels,
 )
+from tests.support.nvila_models import write_nvila
 from tests.support.safetensors_files import edit_json, write_checkpoint, write_json
 
 
@@ -100,3 +101,18 @@ def test_some_families_take_other_bounds() -> None:
     assert is_bounded_by_pixels(("Qwen3VLForConditionalGeneration",))
     assert not is_bounded_by_pixels(("InternVLForConditionalGeneration",))
     assert not is_bounded_by_pixels(())
+
+
+def test_pictures_of_checkpoints_in_parts_are_cut_into_a_grid(tmp_path: Path) -> None:
+    def count(name: str, **settings: Any) -> tuple[int, int] | None:
+        found = count_picture_tokens(read_contents(write_nvila(tmp_path / name, **settings)))
+        return None if found is None else (found.least_tokens, found.most_tokens)
+
+    # Four tokens and a line break a tile, and one more where the picture is cut.
+    assert count("dynamic") == (5, 7 * 6)
+    assert count("single", max_tiles=1) == (5, 6)
+    assert count("resized", image_aspect_ratio="resize") == (5, 5)
+    assert count("odd", max_tiles=-3) is None
+    found = count_picture_tokens(read_contents(tmp_path / "dynamic"))
+    assert found is not None
+    assert all(found.least_tokens <= tokens <= found.most_tokens for tokens in found.examples.values())

@@ -19,6 +19,7 @@ from gateway.engines.vllm import (
     make_room,
     mount,
 )
+from tests.support.nvila_models import write_nvila
 from tests.support.safetensors_files import write_adapter, write_checkpoint, write_json, write_tensors
 
 SMALL = Machine(cores=2, memory_bytes=24 * 2**30)
@@ -328,3 +329,13 @@ def test_a_parser_of_thinking_is_one_that_the_engine_has() -> None:
         flags(reasoning_parser="deepseek-r1")
     with pytest.raises(EngineArgsError, match="take one of cohere_command3, "):
         flags(reasoning_parser="zzzzzz")
+
+
+def test_a_checkpoint_in_parts_brings_flags_of_its_own(tmp_path: Path) -> None:
+    folder = write_nvila(tmp_path / "nvila")
+    found = flags(checkpoint=folder)
+    assert found["--tokenizer"] == [str(folder / "llm")]
+    assert found["--chat-template-content-format"] == ["openai"]
+    own = flags(checkpoint=folder, engine_args={"chat_template": "/mine.jinja"})
+    assert own["--chat-template"] == ["/mine.jinja"]
+    assert "--chat-template-content-format" not in own

@@ -7,6 +7,7 @@ import pytest
 from gateway.merging import MergeRefused
 from gateway.merging.arithmetic import Addition, LowRank, Replacement
 from gateway.merging.plan import plan_merge
+from tests.support.nvila_models import write_nvila, write_nvila_adapter
 from tests.support.safetensors_files import (
     HIDDEN,
     LAYERS,
@@ -221,3 +222,8 @@ def test_an_adapter_in_place_of_a_base_is_refused(tmp_path: Path, base: Path) ->
         plan_merge(one, one)
     with pytest.raises(MergeRefused, match="full checkpoint, not an adapter"):
         plan_merge(base, base)
+
+
+def test_a_base_in_parts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MergeRefused, match="lies in parts"):
+        plan_merge(write_nvila(tmp_path / "base"), write_nvila_adapter(tmp_path / "adapter", "llm."))

@@ -70,6 +70,16 @@ def test_tensors(tmp_path: Path, shapes: dict[str, tuple[int, ...]], said: str) 
     assert finding.startswith(said)
 
 
+def test_layers_trained_whole_beside_it(tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path)
+    (folder / "non_lora_trainables.bin").write_bytes(b"x" * 500)  # a pickle of nothing
+    assert judge(folder) == []
+    (folder / "non_lora_trainables.bin").write_bytes(b"x" * 5000)
+    assert [finding.partition(":")[0] for finding in judge(folder)] == [
+        "error non_lora_trainables.bin holds layers that were trained whole, which are not mounted at run time"
+    ]
+
+
 def test_settings_missing(tmp_path: Path) -> None:
     (write_adapter(tmp_path) / "adapter_config.json").unlink()
     assert judge(tmp_path) == [

@@ -4,6 +4,7 @@ import pytest
 
 from gateway.checkpoints.contents import read_contents
 from gateway.checkpoints.rules.mounting import judge_mounting
+from tests.support.nvila_models import write_nvila, write_nvila_adapter
 from tests.support.safetensors_files import (
     HIDDEN,
     RANK,
@@ -105,6 +106,17 @@ def test_vision_side(tmp_path: Path, base: Path, architecture: str, said: str | 
     findings = judge(adapter, base)
     assert [finding[: len(said or "")] for finding in findings] == ([said] if said else [])
     assert all("gateway merge" in finding for finding in findings)
+
+
+@pytest.mark.parametrize("start", ["", "llm."])
+def test_a_base_in_parts(tmp_path: Path, start: str) -> None:
+    base = write_nvila(tmp_path / "nvila")
+    adapter = write_nvila_adapter(tmp_path / "adapter", start)
+    assert [finding for finding in judge(adapter, base) if not finding.startswith("note")] == []
+    eyes = write_nvila_adapter(tmp_path / "eyes", "vision_tower.vision_tower.vision_model.encoder.", layers="layers")
+    (said,) = [finding for finding in judge(eyes, base) if not finding.startswith("note")]
+    assert "changes 4 modules of the vision side" in said
+    assert said.endswith("train one on the language model alone")
 
 
 def test_embeddings_of_another_size(tmp_path: Path, base: Path) -> None:
