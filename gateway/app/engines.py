@@ -69,6 +69,8 @@ class Staffing:
             for model in serving.models
         ]
         self._supervisor.start(self._planner.plan_all(new))
+        for successor in serving.successors.keys() - kept:  # the other one goes only when it is up
+            self._supervisor.wake(*successor)
 
 
 def _make_probe(spec: EngineSpec) -> EngineProbe:

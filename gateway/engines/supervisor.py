@@ -46,6 +46,8 @@ class Supervisor:
         self._idleness = Idleness()
         self._room = Room(devices, Idle(self._find_idle, lambda version: self.rest(*version)))
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._leaving: set[str] = set()
+        self._next: dict[str, EngineSpec | RemoteSpec] = {}
         self._unloading = TaskSet()
         self._unload_at: dict[str, float] = {}
         self._mounting: dict[tuple[str, str], asyncio.Lock] = {}
@@ -56,26 +58,38 @@ class Supervisor:
         if not len(self._clock):
             self._clock.start(self._let_rest(), "let engines sleep")
         for spec in specs:
-            keeper: EngineKeeper | RemoteWatch
-            if isinstance(spec, RemoteSpec):
-                keeper = RemoteWatch(spec, self._make_remote_probe, self._tools.on_change, RemoteTiming())
+            if spec.name in self._keepers:  # one of that name has not gone yet
+                self._next[spec.name] = spec
             else:
-                keeper = EngineKeeper(spec, self._tools, self._timing, self._room)
-                self._named |= {find_public_id(name): "" for name, _ in spec.adapters}
-            self._keepers[spec.name] = keeper
-            self._running[spec.name] = self._tasks.start(keeper.run(), f"keep {spec.name}")
+                self._keep(spec)
+
+    def _keep(self, spec: EngineSpec | RemoteSpec) -> None:
+        keeper: EngineKeeper | RemoteWatch
+        if isinstance(spec, RemoteSpec):
+            keeper = RemoteWatch(spec, self._make_remote_probe, self._tools.on_change, RemoteTiming())
+        else:
+            keeper = EngineKeeper(spec, self._tools, self._timing, self._room)
+            self._named |= {find_public_id(name): "" for name, _ in spec.adapters}
+        self._keepers[spec.name] = keeper
+        self._running[spec.name] = self._tasks.start(keeper.run(), f"keep {spec.name}")
 
     def retire(self, model: str, version: str) -> None:
         """Keep the engines of a version no longer: they end with their last answer, and are forgotten then."""
         for name, keeper in list(self._keepers.items()):
             if (keeper.spec.model, keeper.spec.version) == (model, version):
+                self._next.pop(name, None)
                 keeper.retire()
-                self._tasks.start(self._forget(name), f"forget {name}")
+                if name not in self._leaving:
+                    self._leaving.add(name)
+                    self._tasks.start(self._forget(name), f"forget {name}")
 
     async def _forget(self, name: str) -> None:
         await asyncio.wait((self._running[name],))
         del self._running[name]
+        self._leaving.remove(name)
         self._tools.on_change(self._keepers.pop(name).status)
+        if (spec := self._next.pop(name, None)) is not None:
+            self._keep(spec)
 
     def rest(self, model: str, version: str) -> None:
         """Let the engines of a version sleep: they end with their last answer, until they are woken."""

@@ -137,6 +137,29 @@ async def test_retired_engines_are_forgotten_when_they_are_gone(tmp_path: Path) 
     await supervisor.close()
 
 
+async def test_one_of_the_same_name_begins_when_the_last_has_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    traffic, spawner = FakeTraffic(), FakeSpawner()
+    supervisor = supervise(spawner, FakeProbe(), traffic=traffic)
+    spec = engine_spec(tmp_path, "shapes:v1#0")
+    supervisor.start([spec])
+    await until(supervisor.is_settled)
+    traffic.running = 1
+    supervisor.retire("shapes", "v1")
+    supervisor.start([spec])
+    await until(lambda: states(supervisor) == [EngineState.DRAINING])
+    traffic.running = 0
+    await until(lambda: len(spawner.processes) == 2 and states(supervisor) == [EngineState.READY])
+    supervisor.retire("shapes", "v1")
+    supervisor.start([spec])
+    supervisor.retire("shapes", "v1")
+    await until(lambda: states(supervisor) == [])
+    assert len(spawner.processes) == 2, "it was not wanted any more"
+    assert "failed" not in caplog.text
+    await supervisor.close()
+
+
 async def test_engines_of_a_version_sleep_and_wake(tmp_path: Path) -> None:
     supervisor = supervise(FakeSpawner(), FakeProbe())
     supervisor.start([engine_spec(tmp_path, "shapes:v1#0"), engine_spec(tmp_path, "shapes:v2#0")])
