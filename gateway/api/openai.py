@@ -1,5 +1,7 @@
 """The public port's routes that are not relayed: the list of models, and 404 for everything else."""
 
+import importlib.metadata
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
@@ -24,6 +26,17 @@ def build_public_app(board: RouteBoard, keys: KeyRing | None = None) -> FastAPI:
     async def list_models() -> dict[str, Any]:
         return {"object": "list", "data": list(_cards(board).values())}
 
+    @app.get("/v1/metadata")
+    async def show_metadata() -> dict[str, Any]:
+        """What is served, by the digests of its files; the form is NIM's, of which we leave some fields empty."""
+        return {
+            "version": importlib.metadata.version("nim-gateway"),
+            "assetInfo": [],
+            "modelInfo": list(_list_digests(board)),
+            "repository_override": "",
+            "selectedModelProfileId": "",
+        }
+
     @app.get("/v1/models/{name:path}")
     async def show_model(name: str) -> dict[str, Any]:
         cards = _cards(board)
@@ -34,6 +47,15 @@ def build_public_app(board: RouteBoard, keys: KeyRing | None = None) -> FastAPI:
         return cards[name]
 
     return app
+
+
+def _list_digests(board: RouteBoard) -> Iterator[dict[str, str]]:
+    for model in board.routes.models.values():
+        for one in model.versions.values():
+            name = f"{model.name}:{one.name}"
+            for adapter, digest in sorted(one.digests.items()):
+                short_name = f"{name}+{adapter}" if adapter else name
+                yield {"shortName": short_name, "modelUrl": "", "digest": f"sha256:{digest}"}
 
 
 def _cards(board: RouteBoard) -> dict[str, dict[str, Any]]:

@@ -225,6 +225,7 @@ class Control:
                 routing=version.routing,
                 can_wake=version.sleep_after_s is not None and any(one.state in _WAKEABLE for one in own),
                 pictures=find_bounds(version),
+                digests=_find_digests(own),
                 max_model_len=next((status.max_model_len for status in own if status.max_model_len), None),
             )
         split = Split.from_weights(model.name, _effective_weights(model, versions))
@@ -246,6 +247,12 @@ def _find_adapters(model: ModelSettings, version: VersionSettings, statuses: lis
         return {name: write_public_id(model.name, version.name, name) for name in version.adapters}
     common = [name for name in mounted[0] if all(name in others for others in mounted)]
     return {find_public_id(name).partition("+")[2]: name for name in common}
+
+
+def _find_digests(statuses: list[EngineStatus]) -> dict[str, str]:
+    """Of what is served, by the names that clients know adapters by."""
+    served = next((status.digests for status in statuses if status.state is EngineState.READY), {})
+    return {find_public_id(name).partition("+")[2]: digest for name, digest in served.items()}
 
 
 def _tell(status: EngineStatus) -> None:

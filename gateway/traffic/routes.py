@@ -28,7 +28,8 @@ class VersionRoute:
     `adapters` are the version's, with the engines' name for each. `defaults` are request fields filled in where the
     client is silent, values as raw JSON. `state` says, for people, why there are no replicas when there are none.
     `routing` names the policy that chooses among them. `pictures` bound what requests say of pictures. If it
-    `can_wake`, requests wait while there are no replicas.
+    `can_wake`, requests wait while there are no replicas. `digests` tell what is served from all else: the checkpoint's
+    under an empty name, adapters' under theirs.
     """
 
     name: str
@@ -40,6 +41,7 @@ class VersionRoute:
     max_model_len: int | None = None
     routing: str = "least_loaded"
     can_wake: bool = False
+    digests: Mapping[str, str] = field(default_factory=dict)
     pictures: PixelBounds | None = None
 
 

@@ -1,4 +1,5 @@
 import hashlib
+from importlib.metadata import version
 
 import httpx
 import pytest
@@ -10,7 +11,9 @@ from gateway.traffic.split import Split
 
 VERSIONS = {
     "v1": VersionRoute("v1", max_model_len=1024),
-    "v2": VersionRoute("v2", adapters={"mirror": "shapes:v2+mirror"}, max_model_len=2048),
+    "v2": VersionRoute(
+        "v2", adapters={"mirror": "shapes:v2+mirror"}, max_model_len=2048, digests={"": "aa", "mirror": "bb"}
+    ),
 }
 ROUTES = Routes(
     {"org/shapes": ModelRoute("org/shapes", VERSIONS, Split.from_weights("s", {"v1": 1.0}), (), 1_700_000_000)}
@@ -34,6 +37,15 @@ async def test_every_name_a_client_may_ask_for_is_listed(client: httpx.AsyncClie
     assert {card["object"] for card in cards} == {"model"}
 
 
+async def test_what_is_served_is_told_by_digests(client: httpx.AsyncClient) -> None:
+    told = (await client.get("/v1/metadata")).json()
+    assert told["version"] == version("nim-gateway")
+    assert told["modelInfo"] == [
+        {"shortName": "org/shapes:v2", "modelUrl": "", "digest": "sha256:aa"},
+        {"shortName": "org/shapes:v2+mirror", "modelUrl": "", "digest": "sha256:bb"},
+    ]
+
+
 async def test_one_model_is_shown(client: httpx.AsyncClient) -> None:
     assert (await client.get("/v1/models/org/shapes:v2%2Bmirror")).json()["id"] == "org/shapes:v2+mirror"
 
@@ -50,7 +62,7 @@ def with_keys() -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/org/shapes"])
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/org/shapes", "/v1/metadata"])
 @pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer other"}, {"x-api-key": "other"}])
 async def test_where_keys_are_asked_for_each_route_needs_one(path: str, headers: dict[str, str]) -> None:
     answer = await with_keys().get(path, headers=headers)

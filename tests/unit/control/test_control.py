@@ -252,6 +252,17 @@ async def test_a_version_that_the_file_could_not_have_is_refused(tmp_path: Path,
     assert bench.kept == []
 
 
+async def test_relays_know_the_digests_of_what_is_served(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    await bench.come_up()
+    keeper = next(iter(bench.supervisor._keepers.values()))
+    keeper.status = replace(keeper.status, digests={"": "aa", "shapes:v1+a@12": "bb"})
+    bench.control.note()
+    assert bench.board.routes.models["shapes"].versions["v1"].digests == {"": "aa", "a": "bb"}
+    assert bench.board.routes.models["shapes"].versions["v2"].digests == {}, "it has failed"
+    await bench.supervisor.close()
+
+
 async def test_an_adapter_is_known_when_every_ready_engine_of_the_version_has_it(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     one = remakeable(engine_spec(tmp_path, "shapes:v1#0"))
