@@ -10,8 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from gateway.checkpoints import Finding, Manifest, Report, check
+from gateway.checkpoints import Drafting, Finding, Manifest, Report, check
 from gateway.checkpoints.findings import join_names, make_printable
+from gateway.settings.methods import load_methods
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 _ADDRESS = re.compile(r"(hf|s3|gs|https?):/")
@@ -26,6 +27,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("dir", metavar="DIR", help="the folder of a checkpoint or of a LoRA adapter")
     parser.add_argument("--base", metavar="DIR", help="with an adapter: the checkpoint it is to be mounted on")
     parser.add_argument("--draft", metavar="DIR", help="the model that is to guess ahead in speculative decoding")
+    parser.add_argument("--method", metavar="NAME", help="how it is to guess ahead: draft_model, mtp, ngram, ...")
     parser.add_argument("--against", metavar="DIR", help="a checkpoint that it would take the place of: what differs")
     parser.add_argument(
         "--memory", metavar="SIZE", type=read_size, help="the device's memory, as 24GiB: the longest context that fits"
@@ -42,10 +44,15 @@ def run(args: argparse.Namespace) -> int:
         if given is not None and _ADDRESS.match(given):
             print_error(f"{given} is an address; download it first and give the folder")
             return 2
+    methods = load_methods()
+    if args.method is not None and not methods.knows(args.method):
+        print_error(f"{methods.engine} has no method {args.method!r}; there are {', '.join(methods.names)}")
+        return 2
+    method = None if args.method is None else methods.find_kind(args.method)
     report = check(
         Path(args.dir),
         _path(args.base),
-        draft=_path(args.draft),
+        drafting=Drafting(method, _path(args.draft)),
         against=_path(args.against),
         trusts_code=args.trust_remote_code,
     )

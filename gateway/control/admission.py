@@ -8,7 +8,7 @@ def admit(spec: EngineSpec) -> Admission:
     """Look at the files an engine would serve. Reads headers only; call it off the event loop."""
     if spec.checkpoint is None:
         return Admission()
-    report = check(spec.checkpoint, draft=spec.draft, trusts_code=spec.trusts_code)
+    report = check(spec.checkpoint, drafting=spec.drafting, trusts_code=spec.trusts_code)
     if not report.is_servable:
         return Admission(report.reason())
     digests = {"": report.digest}

@@ -14,7 +14,7 @@ from gateway.engines.remote import RemoteSpec
 from gateway.engines.vllm import (
     EngineRequest,
     build_launch_spec,
-    find_draft,
+    find_drafting,
     is_forkable,
     make_room,
     mount,
@@ -72,7 +72,7 @@ class Planner:
             checkpoint=_locate(version.checkpoint or ""),
             adapters=adapters,
             engine_args=version.engine_args,
-            speculative=_locate_draft(version.speculative),
+            speculative=_plan_speculative(version),
             env=version.env,
             uds=socket,
             cpu=self._is_cpu,
@@ -111,11 +111,12 @@ def _locate(folder: str) -> Path:
         return Path(folder)
 
 
-def _locate_draft(speculative: dict[str, Any] | None) -> dict[str, Any] | None:
-    draft = (speculative or {}).get("model")
-    if speculative is None or not isinstance(draft, str) or not draft.startswith("/"):
-        return speculative
-    return speculative | {"model": str(_locate(draft))}
+def _plan_speculative(version: VersionSettings) -> dict[str, Any] | None:
+    """What the engine gets of the section."""
+    if version.speculative is None:
+        return None
+    config, draft = version.speculative.engine_config, version.speculative.model
+    return config | ({"model": str(_locate(draft))} if draft is not None and draft.startswith("/") else {})
 
 
 def _plan_vllm(request: EngineRequest, machine: Machine, smoke: tuple[SmokePrompt, ...]) -> EngineSpec:
@@ -133,7 +134,7 @@ def _plan_vllm(request: EngineRequest, machine: Machine, smoke: tuple[SmokePromp
         served_name=served_name(request),
         checkpoint=request.checkpoint,
         trusts_code=trusts_code(request),
-        draft=find_draft(request),
+        drafting=find_drafting(request),
         adapters=tuple(request.adapters.items()),
         smoke=smoke,
         remake=remake,

@@ -1,6 +1,7 @@
-"""What engines can run on."""
+"""What engines can run on and with."""
 
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -11,3 +12,8 @@ def has_cuda() -> bool:
     except PackageNotFoundError:
         return Path("/dev/nvidiactl").exists()
     return False
+
+
+def has_package(name: str) -> bool:
+    """True if engines can import a package of this name."""
+    return find_spec(name) is not None

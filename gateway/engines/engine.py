@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from gateway.checkpoints import Drafting
 from gateway.engines.process import LaunchSpec
 
 Adapters = tuple[tuple[str, Path], ...]
@@ -59,8 +60,8 @@ class EngineSpec:
 
     `build_launch` may raise ValueError with a sentence for people. `checkpoint` and `adapters` are looked at before
     anything is started; None means there is nothing to look at. Code in the checkpoint's folder keeps it from being
-    served unless the settings say that it `trusts_code`. `draft` is the model that guesses ahead. An engine that does
-    not answer each prompt of `smoke` as expected is never ready. `remake` gives the same engine with other adapters; it
+    served unless the settings say that it `trusts_code`. `drafting` is how it guesses ahead. An engine that does not
+    answer each prompt of `smoke` as expected is never ready. `remake` gives the same engine with other adapters; it
     raises MountRefused where the engine was not started for such.
     """
 
@@ -75,7 +76,7 @@ class EngineSpec:
     checkpoint: Path | None = None
     adapters: Adapters = ()
     trusts_code: bool = False
-    draft: Path | None = None
+    drafting: Drafting | None = None
     smoke: tuple[SmokePrompt, ...] = ()
     remake: Callable[[Adapters], "EngineSpec"] | None = None
 

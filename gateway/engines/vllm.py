@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gateway.checkpoints import inspect
+from gateway.checkpoints import Drafting, inspect
 from gateway.engines import launcher
+from gateway.engines.device import has_package
 from gateway.engines.engine import MountRefused
 from gateway.engines.machine import Machine
 from gateway.engines.process import LaunchSpec
+from gateway.settings.methods import load_methods
 
 _MIB = 2**20
 
@@ -94,6 +96,18 @@ def find_draft(request: EngineRequest) -> Path | None:
     """The folder of the model that guesses ahead; None without one, and where the engine is to find it by a name."""
     draft = (request.speculative or {}).get("model")
     return Path(draft) if isinstance(draft, str) and (draft.startswith("/") or Path(draft).is_dir()) else None
+
+
+def find_drafting(request: EngineRequest) -> Drafting | None:
+    """How the engine is to guess ahead, for admission to look at; None if it is not to."""
+    method = (request.speculative or {}).get("method")
+    if not isinstance(method, str):
+        return None
+    wanted = {_plain_name(name): value for name, value in request.engine_args.items()}
+    is_cached = wanted.get("enable-prefix-caching", True) is True and not wanted.get("no-enable-prefix-caching")
+    return Drafting(
+        load_methods().find_kind(method), find_draft(request), request.cpu, has_package("arctic_inference"), is_cached
+    )
 
 
 def served_name(request: EngineRequest) -> str:

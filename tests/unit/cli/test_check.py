@@ -142,3 +142,12 @@ def test_bytes_and_counts_are_scaled(folder: Path) -> None:
     assert facts["shape"] == "layers 2, hidden 8, vocabulary 16, separate output head"
     assert facts["context"] == "128 tokens"
     assert facts["defaults"] == "temperature 0.7"
+
+
+def test_a_method_of_speculation_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(write_checkpoint(tmp_path / "model"))
+    assert main(["check", folder, "--method", "ngram"]) == 0
+    assert main(["check", folder, "--method", "deepseek_mtp"]) == 1
+    assert "this one has none for it" in capsys.readouterr().out
+    assert main(["check", folder, "--method", "guess"]) == 2
+    assert "vLLM 0.32 has no method 'guess'; there are ngram," in capsys.readouterr().err

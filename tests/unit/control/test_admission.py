@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.checkpoints import Drafting
 from gateway.control.admission import admit
 from tests.support.fake_engines import engine_spec
 from tests.support.safetensors_files import edit_json, write_checkpoint
@@ -34,7 +35,7 @@ def test_code_in_the_folder_is_refused_unless_it_is_trusted(tmp_path: Path) -> N
 
 def test_a_draft_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     base, draft = write_checkpoint(tmp_path / "base"), write_checkpoint(tmp_path / "draft")
-    spec = replace(engine_spec(tmp_path), checkpoint=base, draft=draft)
+    spec = replace(engine_spec(tmp_path), checkpoint=base, drafting=Drafting(draft=draft))
     assert admit(spec).fault is None
     (draft / "model.safetensors").unlink()
     assert (admit(spec).fault or "").startswith(f"the draft {draft} cannot be used: model.safetensors is missing")

@@ -36,18 +36,21 @@ def test_a_version_becomes_an_engine_on_a_short_socket_path(tmp_path: Path) -> N
 def test_of_a_run_a_checkpoint_is_chosen_and_a_draft_is_known(tmp_path: Path) -> None:
     for step in (2, 10):
         (tmp_path / "run" / f"checkpoint-{step}").mkdir(parents=True)
-    speculative = {"method": "draft_model", "model": str(tmp_path)}
+    speculative = {"method": "draft_model", "model": str(tmp_path), "num_speculative_tokens": 3}
     version = {"name": "v1", "checkpoint": f"{tmp_path}/run@newest", "speculative": speculative}
     version |= {"adapters": {"a": f"{tmp_path}/run@newest"}, "engine_args": {"trust_remote_code": True}}
     [spec] = plan([version], tmp_path)
     assert spec.checkpoint == tmp_path / "run" / "checkpoint-10"
     assert spec.adapters == (("shapes:v1+a", tmp_path / "run" / "checkpoint-10"),)
-    assert (spec.draft, spec.trusts_code) == (tmp_path, True)
-    [drafting] = plan([version | {"speculative": {"model": f"{tmp_path}/run@newest"}}], tmp_path)
-    assert drafting.draft == tmp_path / "run" / "checkpoint-10"
+    assert spec.trusts_code
+    assert spec.drafting is not None
+    assert (spec.drafting.method, spec.drafting.draft) == ("draft_model", tmp_path)
+    [other] = plan([version | {"speculative": {**speculative, "model": f"{tmp_path}/run@newest"}}], tmp_path)
+    assert other.drafting is not None
+    assert other.drafting.draft == tmp_path / "run" / "checkpoint-10"
     [lost] = plan([{"name": "v1", "checkpoint": f"{tmp_path}/run@best"}], tmp_path)
     assert lost.checkpoint == tmp_path / "run@best", "admission says why not"
-    assert (lost.draft, lost.trusts_code) == (None, False)
+    assert (lost.drafting, lost.trusts_code) == (None, False)
 
 
 def test_smoke_prompts_are_asked_with_the_version_s_defaults(tmp_path: Path) -> None:

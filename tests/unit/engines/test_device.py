@@ -20,3 +20,8 @@ def test_cuda_needs_a_device_and_an_engine_built_for_it(
     monkeypatch.setattr(device, "version", find)
     monkeypatch.setattr(Path, "exists", lambda self: has_node)
     assert device.has_cuda() is expected
+
+
+def test_packages_of_engines_are_found_without_importing_them() -> None:
+    assert device.has_package("json")
+    assert not device.has_package("no_such_package_at_all")

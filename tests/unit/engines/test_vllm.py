@@ -7,7 +7,15 @@ import pytest
 
 from gateway.engines.engine import MountRefused
 from gateway.engines.machine import Machine
-from gateway.engines.vllm import EngineArgsError, EngineRequest, build_launch_spec, is_forkable, make_room, mount
+from gateway.engines.vllm import (
+    EngineArgsError,
+    EngineRequest,
+    build_launch_spec,
+    find_drafting,
+    is_forkable,
+    make_room,
+    mount,
+)
 from tests.support.safetensors_files import write_adapter, write_tensors
 
 SMALL = Machine(cores=2, memory_bytes=24 * 2**30)
@@ -151,6 +159,17 @@ def test_flags_by_which_the_gateway_reaches_the_engine_are_refused(name: str) ->
 
 def test_flags_that_only_look_like_ours_are_passed_on() -> None:
     assert flags(engine_args={"model-impl": "vllm"})["--model-impl"] == ["vllm"]
+
+
+def test_admission_is_told_how_an_engine_guesses(tmp_path: Path) -> None:
+    assert find_drafting(REQUEST) is None
+    drafting = find_drafting(replace(REQUEST, speculative={"method": "qwen3_5_mtp", "model": str(tmp_path)}))
+    assert drafting is not None
+    assert (drafting.method, drafting.draft, drafting.is_cached) == ("mtp", tmp_path, True)
+    for arguments in ({"enable_prefix_caching": False}, {"no-enable-prefix-caching": True}):
+        found = find_drafting(replace(REQUEST, speculative={"method": "ngram"}, engine_args=arguments))
+        assert found is not None
+        assert not found.is_cached
 
 
 def test_speculative_decoding_is_passed_as_json() -> None:

@@ -90,7 +90,7 @@ def test_what_is_no_endpoint_is_refused_and_not_repeated(url: str) -> None:
     [
         ("adapters", {"mirror": "/"}),
         ("engine_args", {"max-model-len": 4096}),
-        ("speculative", {"method": "ngram"}),
+        ("speculative", {"method": "ngram", "num_speculative_tokens": 3}),
         ("replicas", 2),
         ("env", {"A": "b"}),
     ],
@@ -137,11 +137,20 @@ def test_one_checkpoint_of_a_run_may_be_asked_for(tmp_path: Path) -> None:
 
 def test_a_draft_is_a_folder_or_a_name(tmp_path: Path) -> None:
     def of(draft: str) -> dict[str, str]:
-        speculative = {"method": "draft_model", "model": draft}
+        speculative = {"method": "draft_model", "model": draft, "num_speculative_tokens": 3}
         return find(make({"name": "v1", "checkpoint": str(tmp_path), "speculative": speculative}))
 
     assert of(str(tmp_path)) == of("org/draft") == {}
     assert of("/gone") == {"models[0].versions[0].speculative.model": "there is no such folder: /gone"}
+
+
+def test_what_a_method_of_speculation_lacks_is_told() -> None:
+    version = {"name": "v1", "engine": "simulated", "speculative": {"method": "ngram", "model": "org/draft"}}
+    start = "models[0].versions[0].speculative"
+    assert find(make(version)) == {
+        f"{start}.model": "ngram makes nothing of a draft: take it out, or use draft_model",
+        f"{start}.num_speculative_tokens": "ngram needs to know how many tokens to guess at a time: try 3",
+    }
 
 
 def test_smoke_prompts_name_what_is_there(tmp_path: Path) -> None:
