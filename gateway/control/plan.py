@@ -1,12 +1,13 @@
 """From settings to engines: which engines a gateway runs, and how each is launched. Starts nothing."""
 
+import json
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from gateway.checkpoints import UnreadableError, find_checkpoint
+from gateway.checkpoints import Drafting, UnreadableError, find_checkpoint
 from gateway.engines.engine import Adapters, EngineSpec, SmokePrompt, write_public_id
 from gateway.engines.machine import Machine
 from gateway.engines.process import LaunchSpec
@@ -151,6 +152,8 @@ def _plan_simulated(
     args = ["--uds", str(socket), "--served-model-name", model.name, "--shutdown-timeout", f"{grace_s:g}"]
     for public_id, folder in adapters:
         args += ["--lora-modules", f"{public_id}={folder}"]
+    if version.speculative is not None:
+        args += ["--speculative-config", json.dumps(version.speculative.engine_config)]
     for flag, value in version.engine_args.items():
         for item in value if isinstance(value, list) else [value]:
             args += [f"--{flag}", str(item)]
@@ -164,6 +167,7 @@ def _plan_simulated(
         can_fork=False,
         socket=socket,
         served_name=model.name,
+        drafting=None if version.speculative is None else Drafting(version.speculative.method),
         adapters=adapters,
         smoke=_plan_smoke(model, version),
         remake=remake,

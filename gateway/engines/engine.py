@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.checkpoints import Drafting
 from gateway.engines.process import LaunchSpec
+from gateway.telemetry.drafts import DraftCounts
 
 Adapters = tuple[tuple[str, Path], ...]
 """The adapters of an engine: its own name for each, and the folder."""
@@ -104,6 +105,7 @@ class EngineStatus:
 
     `reason` is one sentence on the last failure; `tail` are the engine's last lines, kept when it failed. `digests` are
     those of the files it has loaded, see `Admission`; `checkpoint` is their folder, `adapters` its names for adapters.
+    `drafts` is what has come of its guesses, over all of its lives, for one that guesses ahead.
     """
 
     name: str
@@ -123,6 +125,7 @@ class EngineStatus:
     digests: Mapping[str, str] = field(default_factory=dict)
     checkpoint: str | None = None
     adapters: tuple[str, ...] = ()
+    drafts: DraftCounts | None = None
 
 
 class MountRefused(Exception):

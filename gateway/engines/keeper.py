@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from gateway.engines.drafting import DraftWatch
 from gateway.engines.engine import EngineSpec, EngineState, EngineStatus
 from gateway.engines.life import EngineFailed, EngineLife, as_failure
 from gateway.engines.mounts import Mounts
@@ -24,6 +25,7 @@ class EngineKeeper:
 
     def __init__(self, spec: EngineSpec, tools: KeeperTools, timing: KeeperTiming) -> None:
         self.mounts = Mounts(spec, tools.make_probe)
+        self.drafts = DraftWatch()
         self.served_name = spec.served_name
         folder = None if spec.checkpoint is None else str(spec.checkpoint)
         self.status = EngineStatus(
@@ -67,8 +69,9 @@ class EngineKeeper:
 
     async def _live(self) -> tuple[EngineLife, EngineFailed | None]:
         """One life, and what it failed of, which is told before its process is ended."""
+        self.drafts.begin()
         self._life = life = EngineLife(
-            self.mounts, self._tools, self._timing, self._want, self._update, has_been_up=self._has_been_up
+            self.mounts, self.drafts, self._tools, self._timing, self._want, self._update, has_been_up=self._has_been_up
         )
         failure: EngineFailed | None = None
         try:

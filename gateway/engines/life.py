@@ -10,6 +10,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
+from gateway.engines.drafting import DraftWatch
 from gateway.engines.engine import Admission, EngineSpec, EngineState, ProbeFailed
 from gateway.engines.mounts import Mounts, find_smoke
 from gateway.engines.process import EngineProcess
@@ -49,10 +50,19 @@ class EngineLife:
     """
 
     def __init__(
-        self, mounts: Mounts, tools: KeeperTools, timing: KeeperTiming, want: Want, update: Update, *, has_been_up: bool
+        self,
+        mounts: Mounts,
+        drafts: DraftWatch,
+        tools: KeeperTools,
+        timing: KeeperTiming,
+        want: Want,
+        update: Update,
+        *,
+        has_been_up: bool,
     ) -> None:
         self.up_since_s: float | None = None
         self._mounts = mounts
+        self._drafts = drafts
         self._tools = tools
         self._timing = timing
         self._want = want
@@ -256,6 +266,8 @@ class EngineLife:
             while failed < self._timing.failed_checks:
                 await asyncio.sleep(self._timing.health_every_s)
                 failed = 0 if await probe.is_healthy() else failed + 1
+                if self._mounts.spec.drafting is not None and self._drafts.take(await probe.read_drafts()):
+                    self._tell(EngineState.READY, drafts=self._drafts.total)
         finally:
             await probe.close()
         raise EngineFailed(f"the engine failed {failed} health checks in a row")

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import mimetypes
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -12,9 +13,12 @@ from typing import Any
 import httpx
 
 from gateway.engines.engine import ProbeFailed, SmokePrompt
+from gateway.telemetry.drafts import DraftCounts
 
 _TIMEOUT = httpx.Timeout(10.0)
 _SMOKE_TOKENS = 256
+_FIRST_TOKENS = 4  # an engine that guesses ahead checks its first guesses after the first token
+_DRAFT_COUNTERS = ("drafts", "draft_tokens", "accepted_tokens")
 _TOKEN_TIMEOUT = httpx.Timeout(300.0)
 
 
@@ -67,6 +71,17 @@ class Probe:
             return None
         return length if isinstance(length, int) else None
 
+    async def read_drafts(self) -> DraftCounts | None:
+        """What the engine has counted of its guesses since it started; None if it counts none or does not say."""
+        try:
+            async with asyncio.timeout(self._health_timeout_s):
+                text = (await self._client.get("/metrics")).text
+        except (httpx.HTTPError, TimeoutError):
+            return None
+        found = [_sum_counter(text, f"vllm:spec_decode_num_{name}_total") for name in _DRAFT_COUNTERS]
+        steps, guessed, accepted = found
+        return None if steps is None or guessed is None or accepted is None else DraftCounts(steps, guessed, accepted)
+
     async def warm(
         self, *, is_visual: bool, adapters: tuple[str, ...] = (), smoke: tuple[SmokePrompt, ...] = ()
     ) -> None:
@@ -105,7 +120,7 @@ class Probe:
             raise ProbeFailed(f"the engine does not let go of {name} ({answer.status_code}: {_sentence(answer)})")
 
     async def _complete(self, name: str) -> None:
-        question = {"model": name, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
+        question = {"model": name, "prompt": "Hello", "max_tokens": _FIRST_TOKENS, "temperature": 0}
         answer = await self._post_or_get("/v1/completions", question)
         if answer.status_code in (400, 404, 405, 501):  # not a generative model, or one without plain completions
             answer = await self._post_or_get("/v1/embeddings", {"model": name, "input": "Hello"})
@@ -151,6 +166,12 @@ class Probe:
             return await self._client.post(path, json=body, timeout=_TOKEN_TIMEOUT)
         except httpx.HTTPError as error:
             raise ProbeFailed(f"{path} got no answer ({type(error).__name__})") from error
+
+
+def _sum_counter(text: str, name: str) -> int | None:
+    """A counter in Prometheus' text, over all labels; an engine may be several."""
+    values = re.findall(rf"^{re.escape(name)}(?:\{{[^\n]*\}})? (\d+(?:\.\d+)?(?:e[+]?\d+)?)$", text, re.MULTILINE)
+    return int(sum(map(float, values))) if values else None
 
 
 def _has_token(answer: httpx.Response) -> bool:

@@ -8,6 +8,7 @@ from typing import Protocol
 from gateway.engines.engine import Admission, EngineSpec, EngineStatus, SmokePrompt
 from gateway.engines.mounts import MountProbe
 from gateway.engines.process import Spawner
+from gateway.telemetry.drafts import DraftCounts
 
 
 class EngineProbe(MountProbe, Protocol):
@@ -15,6 +16,7 @@ class EngineProbe(MountProbe, Protocol):
 
     async def is_healthy(self) -> bool: ...
     async def read_max_model_len(self) -> int | None: ...
+    async def read_drafts(self) -> DraftCounts | None: ...
     async def warm(
         self, *, is_visual: bool, adapters: tuple[str, ...] = (), smoke: tuple[SmokePrompt, ...] = ()
     ) -> None: ...

@@ -8,6 +8,7 @@ from pathlib import Path
 from gateway.engines.engine import EngineSpec, ProbeFailed, SmokePrompt
 from gateway.engines.process import LaunchSpec
 from gateway.engines.remote import RemoteSpec
+from gateway.telemetry.drafts import DraftCounts
 
 
 class FakeProcess:
@@ -84,6 +85,7 @@ class FakeProbe:
         self.warmed: list[tuple[bool, tuple[str, ...]]] = []
         self.on_warm: Callable[[], None] = lambda: None
         self.looks = 0
+        self.drafts: DraftCounts | None = None
         self.is_closed = False
 
     async def is_healthy(self) -> bool:
@@ -98,6 +100,9 @@ class FakeProbe:
 
     async def read_max_model_len(self) -> int | None:
         return 2048
+
+    async def read_drafts(self) -> DraftCounts | None:
+        return self.drafts
 
     async def warm(
         self, *, is_visual: bool, adapters: tuple[str, ...] = (), smoke: tuple[SmokePrompt, ...] = ()

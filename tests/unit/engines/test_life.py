@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.checkpoints import Drafting
 from gateway.engines.engine import Admission, EngineState, SmokePrompt
+from gateway.telemetry.drafts import DraftCounts
 from tests.support.fake_engines import FakeProcess, FakeSpawner, engine_spec, until
 from tests.support.keeper_bench import TIMING, KeeperBench
 
@@ -250,3 +252,25 @@ async def test_stopping_does_not_wait_for_a_drain(bench: KeeperBench) -> None:
     bench.keeper.stop()
     await bench.running
     assert bench.spawner.processes[0].signals == ["term", "kill"]
+
+
+async def test_what_comes_of_guesses_is_told_and_never_falls(bench: KeeperBench) -> None:
+    bench.spec = replace(bench.spec, drafting=Drafting("ngram"))
+    bench.start()
+    assert (await bench.reach(EngineState.READY)).drafts is None
+    bench.probe.drafts = DraftCounts(10, 40, 20)
+    await until(lambda: bench.keeper.status.drafts == DraftCounts(10, 40, 20))
+    bench.probe.drafts = None
+    bench.spawner.processes[0].end(1)
+    await until(lambda: bench.keeper.status.restarts == 1)
+    bench.probe.drafts = DraftCounts(1, 4, 0)
+    await until(lambda: bench.keeper.status.drafts == DraftCounts(11, 44, 20))
+
+
+async def test_an_engine_that_does_not_guess_is_not_asked(bench: KeeperBench) -> None:
+    bench.probe.drafts = DraftCounts(10, 40, 20)
+    bench.start()
+    await bench.reach(EngineState.READY)
+    looks = bench.probe.looks
+    await until(lambda: bench.probe.looks > looks + 3)
+    assert bench.keeper.status.drafts is None

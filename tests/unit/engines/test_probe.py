@@ -9,6 +9,7 @@ import pytest
 
 from gateway.engines.engine import ProbeFailed, SmokePrompt
 from gateway.engines.probe import Probe
+from gateway.telemetry.drafts import DraftCounts
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -292,4 +293,28 @@ async def test_silence_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     asked = probe(tmp_path, refuse, monkeypatch)
     with pytest.raises(ProbeFailed, match="/v1/completions got no answer"):
         await asked.warm(is_visual=False)
+    await asked.close()
+
+
+async def test_what_came_of_guesses_is_read_from_the_engines_counters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def line(name: str, engine: int, value: str) -> str:
+        return f'vllm:spec_decode_num_{name}_total{{engine="{engine}",model_name="a b"}} {value}'
+
+    lines = [line("drafts", 0, "3.0"), line("drafts", 1, "4.0"), line("draft_tokens", 0, "28.0")]
+    lines += [line("accepted_tokens", 0, "1.2e+07"), line("accepted_tokens_per_pos", 0, "9.0"), "# HELP x"]
+    answers = iter(["\n".join(lines), "vllm:num_requests_running 0.0\n"])
+    asked = probe(tmp_path, lambda request: httpx.Response(200, text=next(answers)), monkeypatch)
+    assert await asked.read_drafts() == DraftCounts(7, 28, 12_000_000)
+    assert await asked.read_drafts() is None, "it does not guess"
+    await asked.close()
+
+
+async def test_counters_that_do_not_come_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    asked = probe(tmp_path, refuse, monkeypatch)
+    assert await asked.read_drafts() is None
     await asked.close()

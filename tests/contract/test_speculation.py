@@ -1,0 +1,49 @@
+"""What comes of guessing ahead is counted by version."""
+
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.running_gateway import RunningGateway, run_gateway, wait_for
+
+CONFIG = """
+server: {{host: 127.0.0.1, relays: {relays}}}
+models:
+  - name: shapes
+    versions:
+      - name: v1
+        engine: simulated
+        speculative: {{method: ngram, num_speculative_tokens: 4, prompt_lookup_max: 3{more}}}
+        engine_args: {{spec-acceptance: 0.25, tokens: 400, itl-ms: 0}}
+"""
+
+
+def write(folder: Path, relays: int, more: str = "") -> str:
+    (folder / "gateway.yaml").write_text(CONFIG.format(relays=relays, more=more))
+    return str(folder / "gateway.yaml")
+
+
+def ask(gateway: RunningGateway) -> httpx.Response:
+    body = {"model": "shapes", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 400}
+    return gateway.http.post("/v1/chat/completions", json=body)
+
+
+def read_metric(gateway: RunningGateway, name: str) -> float:
+    text = httpx.get(f"{gateway.admin_url}/metrics", timeout=10).text
+    found = re.search(rf'^gateway_speculative_{name}{{model="shapes",version="v1"}} (\S+)$', text, re.MULTILINE)
+    return float(found[1]) if found else -1.0
+
+
+@pytest.mark.parametrize("relays", [1, 2])
+def test_acceptance_is_told_by_version(tmp_path: Path, relays: int) -> None:
+    with run_gateway("--config", write(tmp_path, relays)) as gateway:
+        gateway.await_states(30, v1="ready")
+        assert ask(gateway).status_code == 200
+        wait_for(lambda: read_metric(gateway, "guessed_total") > 400, 20)
+        assert read_metric(gateway, "acceptance") == pytest.approx(0.25, abs=0.01)
+        assert read_metric(gateway, "tokens_per_step") == pytest.approx(2.0, abs=0.05)
+        drafts = gateway.engines()["shapes:v1#0"]["drafts"]
+        assert drafts["guessed"] == 4 * drafts["steps"]
+        assert drafts["acceptance"] == pytest.approx(0.25, abs=0.01)
