@@ -88,7 +88,7 @@ def _detail(engine: dict[str, Any], version: dict[str, Any], *, has_bars: bool) 
         # Of a run's folder, `RUN@best`, the checkpoint that was chosen.
         loaded = engine["checkpoint"] or ""
         chosen = loaded.rpartition("/")[2] if loaded != version["checkpoint"] else ""
-        guesses = _tell_guesses(engine["drafts"])
+        guesses = engine["note"] or _tell_guesses(engine["drafts"])
         took = f"ready in {engine['ready_after_s']:.1f} s" if engine["ready_after_s"] else ""
         return Text(", ".join(part for part in (took, length, guesses, adapters, chosen, digest) if part))
     if engine["state"] == "failed":

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -59,7 +60,7 @@ class Planner:
                 yield _plan_simulated(model, version, index, socket, self._drain_grace_s, tuple(adapters.items()))
             else:
                 request = self._request(model, version, index, adapters, socket)
-                yield _plan_vllm(make_room(request), self._machine, _plan_smoke(model, version))
+                yield _plan_vllm(make_room(request), self._machine, _plan_smoke(model, version), version)
 
     def _request(
         self, model: ModelSettings, version: VersionSettings, index: int, adapters: dict[str, Path], socket: Path
@@ -120,10 +121,30 @@ def _plan_speculative(version: VersionSettings) -> dict[str, Any] | None:
     return config | ({"model": str(_locate(draft))} if draft is not None and draft.startswith("/") else {})
 
 
-def _plan_vllm(request: EngineRequest, machine: Machine, smoke: tuple[SmokePrompt, ...]) -> EngineSpec:
-    def remake(adapters: Adapters) -> EngineSpec:
-        return _plan_vllm(mount(request, dict(adapters)), machine, smoke)
+def _place_beside(index: int, socket: Path, version: VersionSettings) -> tuple[int, Path]:
+    """Index and socket of an engine that runs while the one it replaces still does."""
+    return index + version.replicas, socket.with_name(f"{socket.stem}-plain.sock")
 
+
+def _find_least(version: VersionSettings) -> float | None:
+    return None if version.speculative is None else version.speculative.min_acceptance
+
+
+def _without_speculation(version: VersionSettings) -> VersionSettings:
+    return version.model_copy(update={"speculative": None})
+
+
+def _plan_vllm(
+    request: EngineRequest, machine: Machine, smoke: tuple[SmokePrompt, ...], version: VersionSettings
+) -> EngineSpec:
+    def remake(adapters: Adapters) -> EngineSpec:
+        return _plan_vllm(mount(request, dict(adapters)), machine, smoke, version)
+
+    plain = None
+    if version.speculative is not None:
+        index, socket = _place_beside(request.index, request.uds, version)
+        other = replace(request, speculative=None, index=index, uds=socket)
+        plain = _plan_vllm(other, machine, smoke, _without_speculation(version))
     return EngineSpec(
         name=f"{request.model}:{request.version}#{request.index}",
         model=request.model,
@@ -138,6 +159,8 @@ def _plan_vllm(request: EngineRequest, machine: Machine, smoke: tuple[SmokePromp
         drafting=find_drafting(request),
         adapters=tuple(request.adapters.items()),
         smoke=smoke,
+        min_acceptance=_find_least(version),
+        plain=plain,
         remake=remake,
     )
 
@@ -148,6 +171,10 @@ def _plan_simulated(
     def remake(adapters: Adapters) -> EngineSpec:
         return _plan_simulated(model, version, index, socket, grace_s, adapters)
 
+    plain = None
+    if version.speculative is not None:
+        beside = _place_beside(index, socket, version)
+        plain = _plan_simulated(model, _without_speculation(version), *beside, grace_s, adapters)
     name = f"{model.name}:{version.name}#{index}"
     args = ["--uds", str(socket), "--served-model-name", model.name, "--shutdown-timeout", f"{grace_s:g}"]
     for public_id, folder in adapters:
@@ -170,5 +197,7 @@ def _plan_simulated(
         drafting=None if version.speculative is None else Drafting(version.speculative.method),
         adapters=adapters,
         smoke=_plan_smoke(model, version),
+        min_acceptance=_find_least(version),
+        plain=plain,
         remake=remake,
     )

@@ -18,6 +18,7 @@ class DraftWatch:
         self._earlier = earlier or DraftCounts()
         self._now = DraftCounts()
         self._looks = deque([DraftCounts()])
+        self._is_judged = False
 
     @property
     def total(self) -> DraftCounts:
@@ -44,6 +45,15 @@ class DraftWatch:
         """The latest guesses of this life, `WINDOW_TOKENS` of them and what one more look adds; None before that."""
         recent = self._now - self._looks[0]
         return recent if recent.guessed >= WINDOW_TOKENS else None
+
+    def judge(self, least: float | None) -> str | None:
+        """Say once, in words for people, that less than the fraction `least` of the latest guesses was right."""
+        recent = self.find_recent()
+        if least is None or recent is None or self._is_judged or recent.accepted >= least * recent.guessed:
+            return None
+        self._is_judged = True
+        share = f"{recent.accepted / recent.guessed:.1%} of the last {recent.guessed:,} guessed tokens were right"
+        return f"{share}, and min_acceptance is {least:.1%}"
 
     def inherit(self, counts: DraftCounts) -> None:
         """Count on from what another engine has counted, whose place this one takes."""

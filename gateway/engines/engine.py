@@ -62,7 +62,8 @@ class EngineSpec:
     `build_launch` may raise ValueError with a sentence for people. `checkpoint` and `adapters` are looked at before
     anything is started; None means there is nothing to look at. Code in the checkpoint's folder keeps it from being
     served unless the settings say that it `trusts_code`. `drafting` is how it guesses ahead. An engine that does not
-    answer each prompt of `smoke` as expected is never ready. `remake` gives the same engine with other adapters; it
+    answer each prompt of `smoke` as expected is never ready. When less than `min_acceptance` of its guesses is right,
+    `plain`, the same engine without guesses, takes its place. `remake` gives the same engine with other adapters; it
     raises MountRefused where the engine was not started for such.
     """
 
@@ -79,6 +80,8 @@ class EngineSpec:
     trusts_code: bool = False
     drafting: Drafting | None = None
     smoke: tuple[SmokePrompt, ...] = ()
+    min_acceptance: float | None = None
+    plain: "EngineSpec | None" = None
     remake: Callable[[Adapters], "EngineSpec"] | None = None
 
     @property
@@ -105,7 +108,8 @@ class EngineStatus:
 
     `reason` is one sentence on the last failure; `tail` are the engine's last lines, kept when it failed. `digests` are
     those of the files it has loaded, see `Admission`; `checkpoint` is their folder, `adapters` its names for adapters.
-    `drafts` is what has come of its guesses, over all of its lives, for one that guesses ahead.
+    `drafts` is what has come of its guesses, over all of its lives, for one that guesses ahead. `note` is a sentence on
+    what the gateway has made of it beyond its settings.
     """
 
     name: str
@@ -126,6 +130,7 @@ class EngineStatus:
     checkpoint: str | None = None
     adapters: tuple[str, ...] = ()
     drafts: DraftCounts | None = None
+    note: str | None = None
 
 
 class MountRefused(Exception):

@@ -114,6 +114,17 @@ class EngineKeeper:
         self.mounts.hold(spec, digests)
         self.status = replace(self.status, **self._describe_mounts())
 
+    def annotate(self, note: str) -> None:
+        """Tell people something of the engine that its state does not."""
+        self.status = replace(self.status, note=note)
+        self.tell()
+
+    def inherit(self, status: EngineStatus) -> None:
+        """Count on from another engine, whose place this one has taken. Tells nobody."""
+        if status.drafts is not None:
+            self.drafts.inherit(status.drafts)
+            self.status = replace(self.status, drafts=self.drafts.total)
+
     def tell(self) -> None:
         """Tell what the status is now."""
         self._tools.on_change(self.status)

@@ -1,4 +1,4 @@
-"""What comes of guessing ahead is counted by version."""
+"""What comes of guessing ahead is counted by version, and decides whether it goes on."""
 
 import re
 from pathlib import Path
@@ -47,3 +47,31 @@ def test_acceptance_is_told_by_version(tmp_path: Path, relays: int) -> None:
         drafts = gateway.engines()["shapes:v1#0"]["drafts"]
         assert drafts["guessed"] == 4 * drafts["steps"]
         assert drafts["acceptance"] == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize("relays", [1, 2])
+def test_speculation_that_is_mostly_wrong_is_switched_off_and_no_client_notices(tmp_path: Path, relays: int) -> None:
+    with run_gateway("--config", write(tmp_path, relays, ", min_acceptance: 0.4")) as gateway:
+        gateway.await_states(30, v1="ready")
+        guessed = -1.0
+
+        def is_replaced() -> bool:
+            nonlocal guessed
+            answer = ask(gateway)
+            assert answer.status_code == 200, answer.text
+            now = read_metric(gateway, "guessed_total")
+            assert now >= guessed, "counters do not fall"
+            guessed = now
+            return answer.headers["x-gateway-replica"] == "v1-1"
+
+        wait_for(is_replaced, 60, lambda: str(gateway.lines[-20:]))
+        wait_for(lambda: list(gateway.engines()) == ["shapes:v1#1"], 20)
+        assert is_replaced()
+        assert guessed >= 5000
+        engine = gateway.engines()["shapes:v1#1"]
+        assert (engine["state"], engine["restarts"]) == ("ready", 0)
+        assert re.fullmatch(
+            r"speculation is switched off: 25\.0% of the last [\d,]+ guessed tokens were right, and min_acceptance is 40\.0%",
+            engine["note"],
+        )
+        gateway.await_line(r"shapes:v1#0: speculation is switched off, shapes:v1#1 is ready in its place", 5)

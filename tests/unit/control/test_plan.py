@@ -113,3 +113,20 @@ def test_endpoints_are_engines_elsewhere_one_each_and_take_no_socket(tmp_path: P
     ]
     assert isinstance(near, EngineSpec)
     assert near.socket == tmp_path / "0.sock"
+
+
+@pytest.mark.parametrize("engine", ["vllm", "simulated"])
+def test_an_engine_that_guesses_has_a_plain_one_to_take_its_place(tmp_path: Path, engine: str) -> None:
+    speculative = {"method": "ngram", "num_speculative_tokens": 4, "min_acceptance": 0.3}
+    version = {"name": "v1", "engine": engine, "checkpoint": str(tmp_path), "replicas": 2, "speculative": speculative}
+    specs = plan([version], tmp_path)
+    plain = [spec.plain for spec in specs if spec.plain is not None]
+    assert [(spec.name, spec.min_acceptance) for spec in specs] == [("shapes:v1#0", 0.3), ("shapes:v1#1", 0.3)]
+    assert [(spec.name, spec.index, spec.drafting, spec.plain) for spec in plain] == [
+        ("shapes:v1#2", 2, None, None), ("shapes:v1#3", 3, None, None),
+    ]  # fmt: skip
+    assert len({spec.socket for spec in (*specs, *plain)}) == 4
+    told = [" ".join(spec.build_launch().args) for spec in (*specs, *plain)]
+    assert ["speculative-config" in words for words in told] == [True, True, False, False]
+    assert "min_acceptance" not in told[0]
+    assert plan([{"name": "v1", "engine": "simulated"}], tmp_path)[0].plain is None

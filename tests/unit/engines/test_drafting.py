@@ -58,3 +58,14 @@ def test_engines_of_a_version_add_up() -> None:
 
     found = sum_drafts([status("a", counts(4)), status("a", counts(8)), status("b", None), status("c", DraftCounts())])
     assert found == {("m", "a"): counts(12), ("m", "c"): DraftCounts()}
+
+
+def test_it_is_said_once_that_guesses_are_mostly_wrong() -> None:
+    watch = DraftWatch()
+    watch.take(counts(4000, 100))
+    assert watch.judge(0.4) is None, "too few to tell"
+    watch.take(counts(8000, 1000))
+    assert watch.judge(None) is None
+    assert watch.judge(0.125) is None, "just enough"
+    assert watch.judge(0.4) == "12.5% of the last 8,000 guessed tokens were right, and min_acceptance is 40.0%"
+    assert watch.judge(0.4) is None
