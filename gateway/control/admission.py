@@ -12,6 +12,8 @@ def admit(spec: EngineSpec) -> Admission:
     if not report.is_servable:
         return Admission(report.reason())
     digests = {"": report.digest}
+    if spec.drafting is not None and spec.drafting.draft is not None:
+        digests["draft"] = check(spec.drafting.draft).digest
     for name, folder in spec.adapters:
         adapter = check(folder, base=spec.checkpoint, trusts_code=spec.trusts_code)
         if not adapter.is_servable:

@@ -17,6 +17,7 @@ from gateway.engines.vllm import (
     EngineRequest,
     build_launch_spec,
     find_drafting,
+    in_float32,
     is_forkable,
     make_room,
     mount,
@@ -126,6 +127,16 @@ def _place_beside(index: int, socket: Path, version: VersionSettings) -> tuple[i
     return index + version.replicas, socket.with_name(f"{socket.stem}-plain.sock")
 
 
+def _place_trial(socket: Path) -> Path:
+    """The socket of engines that are only tried, one after the other."""
+    return socket.with_name(f"{socket.stem}-trial.sock")
+
+
+def _without_parity(version: VersionSettings) -> VersionSettings:
+    speculative = version.speculative and version.speculative.model_copy(update={"parity": False})
+    return version.model_copy(update={"speculative": speculative})
+
+
 def _find_least(version: VersionSettings) -> float | None:
     return None if version.speculative is None else version.speculative.min_acceptance
 
@@ -145,6 +156,13 @@ def _plan_vllm(
         index, socket = _place_beside(request.index, request.uds, version)
         other = replace(request, speculative=None, index=index, uds=socket)
         plain = _plan_vllm(other, machine, smoke, _without_speculation(version))
+    trials = None
+    if version.speculative is not None and version.speculative.parity:
+        guessing = in_float32(replace(request, uds=_place_trial(request.uds)))
+        trials = (
+            _plan_vllm(guessing, machine, smoke, _without_parity(version)),
+            _plan_vllm(replace(guessing, speculative=None), machine, smoke, _without_speculation(version)),
+        )
     return EngineSpec(
         name=f"{request.model}:{request.version}#{request.index}",
         model=request.model,
@@ -161,6 +179,7 @@ def _plan_vllm(
         smoke=smoke,
         min_acceptance=_find_least(version),
         plain=plain,
+        trials=trials,
         remake=remake,
     )
 
@@ -175,6 +194,10 @@ def _plan_simulated(
     if version.speculative is not None:
         beside = _place_beside(index, socket, version)
         plain = _plan_simulated(model, _without_speculation(version), *beside, grace_s, adapters)
+    trials = None
+    if version.speculative is not None and version.speculative.parity:
+        trial = partial(_plan_simulated, index=index, socket=_place_trial(socket), grace_s=grace_s, adapters=adapters)
+        trials = (trial(model, _without_parity(version)), trial(model, _without_speculation(version)))
     name = f"{model.name}:{version.name}#{index}"
     args = ["--uds", str(socket), "--served-model-name", model.name, "--shutdown-timeout", f"{grace_s:g}"]
     for public_id, folder in adapters:
@@ -199,5 +222,6 @@ def _plan_simulated(
         smoke=_plan_smoke(model, version),
         min_acceptance=_find_least(version),
         plain=plain,
+        trials=trials,
         remake=remake,
     )

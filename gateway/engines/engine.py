@@ -63,7 +63,8 @@ class EngineSpec:
     anything is started; None means there is nothing to look at. Code in the checkpoint's folder keeps it from being
     served unless the settings say that it `trusts_code`. `drafting` is how it guesses ahead. An engine that does not
     answer each prompt of `smoke` as expected is never ready. When less than `min_acceptance` of its guesses is right,
-    `plain`, the same engine without guesses, takes its place. `remake` gives the same engine with other adapters; it
+    `plain`, the same engine without guesses, takes its place. `trials`, one with guesses and one without, must answer
+    alike before it is launched. `remake` gives the same engine with other adapters; it
     raises MountRefused where the engine was not started for such.
     """
 
@@ -82,6 +83,7 @@ class EngineSpec:
     smoke: tuple[SmokePrompt, ...] = ()
     min_acceptance: float | None = None
     plain: "EngineSpec | None" = None
+    trials: tuple["EngineSpec", "EngineSpec"] | None = None
     remake: Callable[[Adapters], "EngineSpec"] | None = None
 
     @property

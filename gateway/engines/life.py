@@ -131,25 +131,39 @@ class EngineLife:
         async with self._tools.slots:
             if self._want.value is not Wanted.UP:
                 return None
-            process = await self._launch_while_wanted(spec)
+            if not await self._prove_parity(spec, admission):
+                return None
+            process = await self._while_wanted(self._launch(spec))
             if process is not None:
                 await self._guard(
                     process, self._bring_up(spec, admission), but=NOT_UP, timeout_s=self._timing.start_timeout_s
                 )
         return process if self.is_up else None
 
-    async def _launch_while_wanted(self, spec: EngineSpec) -> EngineProcess | None:
-        """Launch; give up at once when something else is wanted, since loading vLLM takes its time."""
+    async def _prove_parity(self, spec: EngineSpec, admission: Admission) -> bool | None:
+        """See that speculation changes no answer; None when the engine is not wanted any more."""
+        if spec.trials is not None:
+            self._tell(EngineState.STARTING, phase="comparing answers with and without speculation")
+        proving = self._tools.parity.prove(spec, admission, self._tools, self._timing.start_timeout_s)
+        try:
+            return await self._while_wanted(proving)
+        except ValueError as error:
+            raise EngineFailed(str(error), is_final=True) from error
+        except ProbeFailed as error:
+            raise EngineFailed(str(error), is_final=error.is_final and not self._has_been_up) from error
+
+    async def _while_wanted(self, work: Coroutine[None, None, T]) -> T | None:
+        """Do `work`; give up at once when something else is wanted, since loading vLLM takes its time."""
         tasks = TaskSet()
-        launching = tasks.start(_outcome_of(self._launch(spec)), f"{self._name} launch")
+        working = tasks.start(_outcome_of(work), f"{self._name} start")
         changing = tasks.start(self._want.until(*NOT_UP), f"{self._name} want")
         try:
-            await asyncio.wait((launching, changing), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((working, changing), return_when=asyncio.FIRST_COMPLETED)
         finally:
             await tasks.close()
-        if launching.cancelled():
+        if working.cancelled():
             return None
-        outcome = launching.result()
+        outcome = working.result()
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -166,8 +180,7 @@ class EngineLife:
 
         self._tell(EngineState.STARTING, phase="loading", progress=0.02)
         try:
-            forking = self._tools.fork_spawner if spec.can_fork else None
-            self._process = await (forking or self._tools.spawner).spawn(spec.build_launch(), note)
+            self._process = await self._tools.choose_spawner(spec).spawn(spec.build_launch(), note)
         except ValueError as error:
             raise EngineFailed(str(error), is_final=True) from error
         except OSError as error:

@@ -137,8 +137,23 @@ class Probe:
         if answer.status_code >= 500:
             raise ProbeFailed(f"the first picture failed with {answer.status_code}: {_sentence(answer)}")
 
-    async def _smoke(self, asked: SmokePrompt) -> None:
+    async def answer(self, asked: SmokePrompt, *, is_shown: bool) -> str:
+        """The whole text that a question is answered with, greedily. Raises ProbeFailed.
+
+        `is_shown`: with a grey square, if the question has no picture. Without a chat template the bare text is asked.
+        """
+        answer = await self._ask(asked, is_shown=is_shown)
+        if answer.status_code == 400:
+            plain = {"max_tokens": _SMOKE_TOKENS, **asked.fields, "temperature": 0}
+            answer = await self._post_or_get("/v1/completions", plain | {"model": asked.name, "prompt": asked.prompt})
+        if answer.status_code != 200:
+            raise ProbeFailed(f"{asked.prompt[:100]!r} failed with {answer.status_code}: {_sentence(answer)}")
+        return _read_text(answer)[0]
+
+    async def _ask(self, asked: SmokePrompt, *, is_shown: bool = False) -> httpx.Response:
         content: list[dict[str, Any]] = [{"type": "text", "text": asked.prompt}]
+        if is_shown and asked.image is None:
+            content.insert(0, {"type": "image_url", "image_url": {"url": "data:image/png;base64," + _grey_png(56)}})
         if asked.image is not None:
             url = await asyncio.to_thread(_read_picture, asked.image)
             content.insert(0, {"type": "image_url", "image_url": {"url": url}})
@@ -151,6 +166,10 @@ class Probe:
         if answer.status_code == 400 and "max_tokens" not in asked.fields:  # too many for a short context
             del question["max_tokens"]
             answer = await self._post_or_get("/v1/chat/completions", question)
+        return answer
+
+    async def _smoke(self, asked: SmokePrompt) -> None:
+        answer = await self._ask(asked)
         shown = f"the smoke prompt {asked.prompt[:100]!r}"
         if answer.status_code != 200:
             raise ProbeFailed(f"{shown} failed with {answer.status_code}: {_sentence(answer)}")
@@ -185,7 +204,7 @@ def _read_text(answer: httpx.Response) -> tuple[str, bool]:
     """The text of an answer, and whether that is all that the model would say."""
     try:
         choice = answer.json()["choices"][0]
-        text = str(choice["message"]["content"] or "")
+        text = str((choice["message"]["content"] if "message" in choice else choice["text"]) or "")
         return text, bool(text) and choice.get("finish_reason") == "stop"
     except (ValueError, LookupError, TypeError):
         return "", False

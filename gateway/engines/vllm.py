@@ -110,6 +110,12 @@ def find_drafting(request: EngineRequest) -> Drafting | None:
     )
 
 
+def in_float32(request: EngineRequest) -> EngineRequest:
+    """The same engine, that reckons in float32 and has no adapters."""
+    wanted = {name: value for name, value in request.engine_args.items() if _plain_name(name) != "dtype"}
+    return replace(request, engine_args=wanted | {"dtype": "float32"}, adapters={})
+
+
 def served_name(request: EngineRequest) -> str:
     """The name in the engine's answers: the model's public name, so that they can be passed on unchanged."""
     return request.model

@@ -15,6 +15,7 @@ FAULTS: dict[str, float | None] = {
     "cut-stream": 2,
     "bad-frame": None,
     "no-token": None,
+    "wrong-guess": None,
     "hang-on-sigterm": None,
 }
 """Every fault with the number it has when none is given; None takes no number."""
@@ -24,7 +25,8 @@ die-at-start:CODE  print a reason and exit         never-ready        stay up, n
 slow-start:S       listen after S seconds          no-token           healthy, but generation gives 500
 die-after:N        answer N, exit 0 amid the next  hang:N             answer N, then never again
 error-500:N        answer N, then 500              cut-stream:K       close after K frames, without an end
-bad-frame          one broken frame in a stream    hang-on-sigterm    with a stream open, fall silent and stay"""
+bad-frame          one broken frame in a stream    hang-on-sigterm    with a stream open, fall silent and stay
+wrong-guess        with --speculative-config, other answers than without"""
 
 
 @dataclass(frozen=True, slots=True)

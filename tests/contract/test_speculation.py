@@ -75,3 +75,15 @@ def test_speculation_that_is_mostly_wrong_is_switched_off_and_no_client_notices(
             engine["note"],
         )
         gateway.await_line(r"shapes:v1#0: speculation is switched off, shapes:v1#1 is ready in its place", 5)
+
+
+def test_speculation_that_changes_answers_is_not_served(tmp_path: Path) -> None:
+    text = CONFIG.format(relays=1, more=", parity: true")
+    wrong = text.partition("    versions:")[2].replace("v1", "v2").replace("itl-ms: 0", "itl-ms: 0, fault: wrong-guess")
+    (tmp_path / "gateway.yaml").write_text(text + wrong)
+    with run_gateway("--config", str(tmp_path / "gateway.yaml")) as gateway:
+        gateway.await_states(60, v1="ready", v2="failed")
+        failed = gateway.engines()["shapes:v2#0"]
+        assert failed["reason"].startswith("speculation changes answers: 'Hello' is answered ")
+        assert failed["next_try_at"] is None
+        assert ask(gateway).headers["x-gateway-version"] == "v1"

@@ -86,6 +86,8 @@ class FakeProbe:
         self.on_warm: Callable[[], None] = lambda: None
         self.looks = 0
         self.drafts: DraftCounts | None = None
+        self.asked: list[tuple[str, bool]] = []
+        self.answers: dict[str, str] = {}
         self.is_closed = False
 
     async def is_healthy(self) -> bool:
@@ -100,6 +102,10 @@ class FakeProbe:
 
     async def read_max_model_len(self) -> int | None:
         return 2048
+
+    async def answer(self, asked: SmokePrompt, *, is_shown: bool) -> str:
+        self.asked.append((asked.prompt, is_shown))
+        return self.answers.get(asked.prompt, "the same")
 
     async def read_drafts(self) -> DraftCounts | None:
         return self.drafts

@@ -37,6 +37,7 @@ def test_a_draft_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     base, draft = write_checkpoint(tmp_path / "base"), write_checkpoint(tmp_path / "draft")
     spec = replace(engine_spec(tmp_path), checkpoint=base, drafting=Drafting(draft=draft))
     assert admit(spec).fault is None
+    assert admit(spec).digests.keys() == {"", "draft"}
     (draft / "model.safetensors").unlink()
     assert (admit(spec).fault or "").startswith(f"the draft {draft} cannot be used: model.safetensors is missing")
 

@@ -130,3 +130,18 @@ def test_an_engine_that_guesses_has_a_plain_one_to_take_its_place(tmp_path: Path
     assert ["speculative-config" in words for words in told] == [True, True, False, False]
     assert "min_acceptance" not in told[0]
     assert plan([{"name": "v1", "engine": "simulated"}], tmp_path)[0].plain is None
+
+
+@pytest.mark.parametrize("engine", ["vllm", "simulated"])
+def test_parity_is_tried_with_and_without_guesses(tmp_path: Path, engine: str) -> None:
+    speculative = {"method": "ngram", "num_speculative_tokens": 4, "parity": True}
+    version = {"name": "v1", "engine": engine, "checkpoint": str(tmp_path), "speculative": speculative}
+    [spec] = plan([version | ({"engine_args": {"dtype": "bfloat16"}} if engine == "vllm" else {})], tmp_path)
+    assert spec.trials is not None
+    assert [trial.trials for trial in spec.trials] == [None, None]
+    assert {trial.socket for trial in spec.trials} != {spec.socket}
+    told = [" ".join(trial.build_launch().args) for trial in spec.trials]
+    assert ["speculative-config" in words for words in told] == [True, False]
+    if engine == "vllm":
+        assert all("--dtype=float32" in words and "bfloat16" not in words for words in told)
+    assert plan([version | {"speculative": {**speculative, "parity": False}}], tmp_path)[0].trials is None

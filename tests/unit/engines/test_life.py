@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -274,3 +274,47 @@ async def test_an_engine_that_does_not_guess_is_not_asked(bench: KeeperBench) ->
     looks = bench.probe.looks
     await until(lambda: bench.probe.looks > looks + 3)
     assert bench.keeper.status.drafts is None
+
+
+async def test_an_engine_whose_guesses_change_answers_is_never_launched(bench: KeeperBench) -> None:
+    trial = bench.spec
+    bench.spec = replace(bench.spec, trials=(trial, trial))
+    texts = iter(["one text", "another text"])
+    bench.probe.answers = LastWords(texts)
+    bench.start()
+    await bench.running
+    assert bench.keeper.status.state is EngineState.FAILED
+    assert (bench.keeper.status.reason or "").startswith("speculation changes answers: 'Hello' is answered 'one text'")
+    assert bench.keeper.status.next_try_at is None
+    assert len(bench.spawner.processes) == 2, "the trials, and no third"
+
+
+async def test_an_engine_whose_guesses_change_nothing_is_launched_after_its_trials(bench: KeeperBench) -> None:
+    trial = bench.spec
+    bench.spec = replace(bench.spec, trials=(trial, trial))
+    bench.start()
+    await bench.reach(EngineState.READY)
+    assert len(bench.spawner.processes) == 3
+    assert "comparing answers with and without speculation" in {status.phase for status in bench.history}
+
+
+class LastWords(dict[str, str]):
+    """Each answer to Hello is the next of some; others are alike."""
+
+    def __init__(self, texts: Iterator[str]) -> None:
+        super().__init__()
+        self._texts = texts
+
+    def get(self, key: str, default: str = "") -> str:  # type: ignore[override]
+        return next(self._texts) if key == "Hello" else default
+
+
+async def test_arguments_that_no_trial_can_be_given_are_a_final_failure(bench: KeeperBench) -> None:
+    def refuse() -> None:
+        raise ValueError("engine_args: 'port' is the gateway's own")
+
+    trial = replace(bench.spec, build_launch=refuse)
+    bench.spec = replace(bench.spec, trials=(trial, trial))
+    bench.start()
+    await bench.running
+    assert bench.keeper.status.reason == "engine_args: 'port' is the gateway's own"
