@@ -15,7 +15,7 @@ from gateway.checkpoints.tokenizer import read_vocabulary
 
 _LAYER = re.compile(r"layers\.(\d+)\.")
 _ROPE_KEYS = ("mrope_section", "xdrope_section")
-_NEED_DEVICE = ("ngram_gpu", "eagle3")  # seen to die on a CPU, at the start or at the first request
+_NEED_DEVICE = ("ngram_gpu",)  # seen to die on a CPU
 _NGRAM = "use the method ngram"
 _MEND = "name a draft that was made for this model under `speculative:`, or use the method ngram, which needs none"
 

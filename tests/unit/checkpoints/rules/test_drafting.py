@@ -145,9 +145,8 @@ def test_suffix_needs_its_package(pair: tuple[Path, Path]) -> None:
 
 @pytest.mark.parametrize(("is_cpu", "code"), [(True, "method-device"), (False, None), (None, None)])
 def test_what_dies_on_a_cpu_is_refused_there(pair: tuple[Path, Path], is_cpu: bool | None, code: str | None) -> None:
-    for method in ("ngram_gpu", "eagle3"):
-        fault = find(pair[1], Drafting(method, is_cpu=is_cpu))
-        assert (fault and fault.code) == code
+    fault = find(pair[1], Drafting("ngram_gpu", is_cpu=is_cpu))
+    assert (fault and fault.code) == code
     assert find(pair[1], Drafting("ngram", is_cpu=is_cpu)) is None
 
 
