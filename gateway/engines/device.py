@@ -1,5 +1,6 @@
 """What engines can run on and with."""
 
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,12 @@ def has_cuda() -> bool:
     except PackageNotFoundError:
         return Path("/dev/nvidiactl").exists()
     return False
+
+
+def find_openmp() -> Path | None:
+    """Intel's OpenMP as vLLM's CPU build brings it; the system's own makes guessing ahead several times slower."""
+    library = Path(sys.prefix) / "lib" / "libiomp5.so"
+    return library if library.is_file() else None
 
 
 def has_package(name: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.checkpoints import Drafting, inspect
 from gateway.engines import launcher
-from gateway.engines.device import has_package
+from gateway.engines.device import find_openmp, has_package
 from gateway.engines.engine import MountRefused
 from gateway.engines.machine import Machine
 from gateway.engines.process import LaunchSpec
@@ -81,8 +81,9 @@ def build_launch_spec(request: EngineRequest, machine: Machine) -> LaunchSpec:
 
 
 def is_forkable(request: EngineRequest) -> bool:
-    """Whether this engine may be forked: on the CPU, and in as few processes as vLLM has."""
-    return request.cpu and not _is_parallel({_plain_name(name): value for name, value in request.engine_args.items()})
+    """Whether this engine may be forked: on the CPU, in as few processes as vLLM has, with nothing loaded before it."""
+    is_parallel = _is_parallel({_plain_name(name): value for name, value in request.engine_args.items()})
+    return request.cpu and not is_parallel and _find_preload(request) is None
 
 
 def trusts_code(request: EngineRequest) -> bool:
@@ -232,6 +233,8 @@ def _environment(request: EngineRequest, machine: Machine, is_parallel: bool) ->
     # An API key meant for somebody else's vLLM would lock the gateway out of its own engine. Adapters come and go at
     # the gateway's word only: the engine listens on a socket of the gateway's own, whose relays pass on other routes.
     env = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_API_KEY": "", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+    if (library := _find_preload(request)) is not None:
+        env["LD_PRELOAD"] = str(library)
     has_named_draft = (request.speculative or {}).get("model") is not None and find_draft(request) is None
     if request.checkpoint.is_dir() and not has_named_draft:
         env["HF_HUB_OFFLINE"] = "1"
@@ -240,6 +243,10 @@ def _environment(request: EngineRequest, machine: Machine, is_parallel: bool) ->
         # Half the cores: the other half are hyper-threads, or busy with the API server and other engines.
         env["OMP_NUM_THREADS"] = str(request.threads or max(1, machine.cores // 2))
     return env
+
+
+def _find_preload(request: EngineRequest) -> Path | None:
+    return find_openmp() if request.cpu and request.speculative else None
 
 
 def _is_parallel(wanted: Mapping[str, Any]) -> bool:

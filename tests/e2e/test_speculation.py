@@ -34,7 +34,7 @@ TEXTS = (
 
 def ask(gateway: RunningGateway, version: str, text: str) -> str:
     body = {"model": f"shapes:{version}", "messages": [{"role": "user", "content": text}], "temperature": 0}
-    answer = gateway.http.post("/v1/chat/completions", json=body | {"max_tokens": 120, "ignore_eos": True})
+    answer = gateway.http.post("/v1/chat/completions", json=body | {"max_tokens": 60, "ignore_eos": True})
     assert answer.status_code == 200, answer.text
     return str(answer.json()["choices"][0]["message"]["content"])
 
