@@ -4,7 +4,8 @@
 serves the demo model (or `--checkpoint DIR`) by one method after the other and asks through the gateway: the demo's own
 questions, whose answers are short, and for long answers that repeat themselves, which is what guessing from the text
 before is made for. It reports tokens a second, the time of an answer, and from vLLM's own counters the fraction of
-guesses that was right. The method `suffix` is left out where the package arctic-inference is not installed.
+guesses that was right. The method `suffix`, which remembers answers and so gains by each round after the first, is left
+out where the package arctic-inference is not installed.
 """
 
 import argparse
