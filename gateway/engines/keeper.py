@@ -105,6 +105,11 @@ class EngineKeeper:
         self._want.set(Wanted.UP)
 
     @property
+    def is_wanted(self) -> bool:
+        """True unless it is to rest or to end."""
+        return self._want.value is Wanted.UP
+
+    @property
     def spec(self) -> EngineSpec:
         """What it keeps, as its next life begins."""
         return self.mounts.spec

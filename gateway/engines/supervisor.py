@@ -68,7 +68,8 @@ class Supervisor:
                 self._tasks.start(self._forget(name), f"forget {name}")
 
     async def _forget(self, name: str, heir: EngineKeeper | None = None) -> None:
-        await asyncio.wait((self._running[name],))
+        if name in self._running:
+            await asyncio.wait((self._running[name],))
         keeper = self._keepers.pop(name, None)
         if keeper is None:  # its version was retired meanwhile
             return
@@ -91,7 +92,7 @@ class Supervisor:
         name = keeper.spec.name
         async with self._mounting.setdefault((keeper.spec.model, keeper.spec.version), asyncio.Lock()):
             plain = keeper.spec.plain
-            if plain is None or name not in self._keepers or plain.name in self._keepers:
+            if plain is None or not keeper.is_wanted or plain.name in self._keepers:
                 return
             self.start([plain])
         logger.warning("%s: %s: %s is to take its place, without speculation", name, fault, plain.name)

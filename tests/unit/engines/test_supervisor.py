@@ -460,3 +460,17 @@ async def test_a_version_that_is_retired_while_it_is_replaced_is_gone(tmp_path: 
     supervisor.retire("shapes", "v1")
     await until(lambda: supervisor.statuses() == [])
     await supervisor.close()
+
+
+async def test_an_engine_that_is_to_go_is_not_replaced(tmp_path: Path) -> None:
+    spawner, probe = FakeSpawner(), FakeProbe()
+    supervisor = supervise(spawner, probe)
+    supervisor.start([guessing(tmp_path)])
+    await until(lambda: states(supervisor) == [EngineState.READY])
+    async with supervisor._mounting.setdefault(("shapes", "v1"), asyncio.Lock()):
+        probe.drafts = DraftCounts(5000, 20_000, 100)
+        await until(lambda: supervisor.statuses()[0].drafts == probe.drafts)
+        supervisor.retire("shapes", "v1")
+    await until(lambda: supervisor.statuses() == [])
+    assert len(spawner.processes) == 1
+    await supervisor.close()
