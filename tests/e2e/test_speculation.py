@@ -23,7 +23,7 @@ models:
       - name: guessing
         checkpoint: {DEMO}
         engine_args: {{dtype: float32, max-model-len: 1024}}
-        speculative: {{method: ngram, num_speculative_tokens: 4, prompt_lookup_min: 2, prompt_lookup_max: 4, parity: true}}
+        speculative: {{method: ngram, num_speculative_tokens: 4, prompt_lookup_min: 2, prompt_lookup_max: 4}}
 """
 TEXTS = (
     "what colour is it? what colour is it? what colour is it?",
@@ -43,7 +43,6 @@ def test_guessing_changes_no_answer_and_is_counted(tmp_path: Path) -> None:
     (tmp_path / "gateway.yaml").write_text(CONFIG)
     with run_gateway("--config", str(tmp_path / "gateway.yaml")) as gateway:
         gateway.await_states(240, plain="ready", guessing="ready")
-        gateway.await_line("comparing answers with and without speculation", 1)
         plain = [ask(gateway, "plain", text) for text in TEXTS]
         assert [ask(gateway, "guessing", text) for text in TEXTS] == plain
         wait_for(lambda: (gateway.engines()["shapes:guessing#0"]["drafts"] or {}).get("guessed"), 15)
