@@ -15,6 +15,7 @@ from gateway.app.ports import serve_on
 from gateway.app.running import run_child
 from gateway.control.control import Control
 from gateway.control.serving import Serving
+from gateway.engines.drafting import sum_drafts
 from gateway.engines.engine import EngineStatus, MountRefused
 from gateway.fleet.replica import Replica
 from gateway.processes.channel import Channel
@@ -36,6 +37,7 @@ from gateway.processes.reports import render_reports
 from gateway.settings import Settings
 from gateway.sources import Fetcher, open_source
 from gateway.tasks import TaskSet
+from gateway.telemetry.drafts import tell_drafts
 from gateway.traffic.routes import Routes
 
 _ALIVE_EVERY_S = 1.0
@@ -102,7 +104,8 @@ class ControlProcess:
 
         async def read_metrics() -> bytes:
             # The main process answers for relays that do not.
-            return render_reports((await self._reports.ask(channel.send, Ask)).relays)
+            reports = await self._reports.ask(channel.send, Ask)
+            return render_reports(reports.relays, tell_drafts(sum_drafts(self._engines.statuses())))
 
         serving, fetcher = Serving.load(welcome.serving), Fetcher(settings.cache.folder, open_source)
         self._control = control = Control(serving, self._engines, keep, publish, fetcher, welcome.started)

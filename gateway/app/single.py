@@ -11,9 +11,11 @@ from gateway.app.public_port import PublicPort, settle_memory
 from gateway.app.running import Gateway, OnUp, runtime_dir
 from gateway.control.control import Control
 from gateway.control.serving import Serving
+from gateway.engines.drafting import sum_drafts
 from gateway.settings import Settings
 from gateway.sources import Fetcher, open_source
 from gateway.tasks import TaskSet
+from gateway.telemetry.drafts import tell_drafts
 from gateway.telemetry.metrics import RelayCounts, render
 from gateway.traffic.routes import RouteBoard
 
@@ -37,7 +39,8 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
     serving = Serving(settings.models)
 
     async def read_metrics() -> bytes:
-        return render(public.read_counts(), public.forwarder.running)
+        drafts = tell_drafts(sum_drafts(supervisor.statuses()))
+        return render(public.read_counts(), public.forwarder.running, drafts)
 
     tasks = TaskSet()
     with runtime_dir(settings) as folder:

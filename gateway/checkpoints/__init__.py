@@ -4,6 +4,17 @@ from gateway.checkpoints.admission import Report, check
 from gateway.checkpoints.findings import Finding, UnreadableError
 from gateway.checkpoints.hardware import Hardware
 from gateway.checkpoints.manifest import Manifest, inspect
+from gateway.checkpoints.rules.drafting import Drafting
 from gateway.checkpoints.runs import find_checkpoint
 
-__all__ = ["Finding", "Hardware", "Manifest", "Report", "UnreadableError", "check", "find_checkpoint", "inspect"]
+__all__ = [
+    "Drafting",
+    "Finding",
+    "Hardware",
+    "Manifest",
+    "Report",
+    "UnreadableError",
+    "check",
+    "find_checkpoint",
+    "inspect",
+]

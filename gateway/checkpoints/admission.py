@@ -13,7 +13,7 @@ from gateway.checkpoints.manifest import Manifest, describe
 from gateway.checkpoints.memory import MemoryPlan, plan_memory
 from gateway.checkpoints.rules.adapter import judge_adapter
 from gateway.checkpoints.rules.architecture import judge_architecture
-from gateway.checkpoints.rules.drafting import judge_draft
+from gateway.checkpoints.rules.drafting import Drafting, judge_draft, judge_method
 from gateway.checkpoints.rules.generation import judge_generation
 from gateway.checkpoints.rules.mounting import judge_mounting
 from gateway.checkpoints.rules.packing import judge_packing
@@ -28,7 +28,7 @@ from gateway.checkpoints.rules.vocabulary import judge_vocabulary
 # A draft head is no model of its own: it has no words and, often, shares what the model has.
 _FINE_IN_DRAFTS = (
     "architecture-draft", "architecture-unknown", "model-type-unknown", "model-type-missing", "tokenizer-missing",
-    "head-missing", "tensors-missing", "tensors-extra", "layers-missing", "processor-missing",
+    "head-missing", "tensors-missing", "tensors-extra", "layers-missing", "layers-extra", "processor-missing",
 )  # fmt: skip
 _ORDER = ("error", "warning", "note")
 
@@ -87,27 +87,24 @@ def check(
     path: Path,
     base: Path | None = None,
     *,
-    draft: Path | None = None,
+    drafting: Drafting | None = None,
     against: Path | None = None,
     trusts_code: bool = False,
     hardware: Hardware | None = None,
 ) -> Report:
     """Say whether the folder can be served; an adapter over `base`, if given. Never raises for what is in a folder.
 
-    `draft` is the model that is to guess ahead in speculative decoding. `against` is a checkpoint that it would take
-    the place of: the report then tells what differs. Code that the folder brings keeps it from being served unless the
-    caller `trusts_code`; packed weights that the `hardware` cannot load, only where it is given.
+    `drafting` is how some of its tokens are to be guessed ahead. `against` is a checkpoint that it would take the place
+    of: the report then tells what differs. Code that the folder brings keeps it from being served unless the caller
+    `trusts_code`; packed weights that the `hardware` cannot load, only where it is given.
     """
     contents = read_contents(path)
     manifest = describe(contents)
     found = [*manifest.findings, *_judge(contents, trusts_code=trusts_code, hardware=hardware)]
     if base is not None:
         found += _judge_over(contents, base, trusts_code=trusts_code, hardware=hardware)
-    if (
-        draft is not None
-        and (fault := check_draft(draft, path, trusts_code=trusts_code, hardware=hardware)) is not None
-    ):
-        found.append(fault)
+    if drafting is not None:
+        found += _judge_drafting(contents, drafting, trusts_code=trusts_code, hardware=hardware)
     findings = sorted(dict.fromkeys(found), key=lambda finding: _ORDER.index(finding.severity))
     changes = () if against is None else compare(contents, read_contents(against))
     return Report(
@@ -115,16 +112,26 @@ def check(
     )
 
 
-def check_draft(
-    path: Path, base: Path, *, trusts_code: bool = False, hardware: Hardware | None = None
-) -> Finding | None:
-    """What keeps the folder from being the draft of `base` in speculative decoding, None if nothing does."""
-    draft = read_contents(path)
+def _judge_drafting(
+    base: Contents, drafting: Drafting, *, trusts_code: bool, hardware: Hardware | None
+) -> Iterator[Finding]:
+    draft = None if drafting.draft is None else read_contents(drafting.draft)
+    if draft is not None:
+        fault = _find_fault(draft, base, trusts_code=trusts_code, hardware=hardware)
+        if fault is not None:
+            yield fault
+            return
+    yield from judge_method(drafting, base, draft)
+
+
+def _find_fault(draft: Contents, base: Contents, *, trusts_code: bool, hardware: Hardware | None) -> Finding | None:
+    """What keeps a folder from being the draft of `base` by any method."""
     own = [*describe(draft).findings, *_judge(draft, trusts_code=trusts_code, hardware=hardware)]
     fault = next((f for f in own if f.severity == "error" and f.code not in _FINE_IN_DRAFTS), None)
     if fault is not None:
-        return error("draft-unusable", fault.file, f"the draft {path} cannot be used: {fault.message}", fault.mend)
-    return next(judge_draft(draft, read_contents(base)), None)
+        message = f"the draft {draft.path} cannot be used: {fault.message}"
+        return error("draft-unusable", fault.file, message, fault.mend)
+    return next(judge_draft(draft, base), None)
 
 
 def _judge(contents: Contents, *, trusts_code: bool, hardware: Hardware | None) -> Iterator[Finding]:

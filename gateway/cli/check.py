@@ -11,11 +11,12 @@ from typing import get_args
 from rich.console import Console
 from rich.text import Text
 
-from gateway.checkpoints import Finding, Manifest, Report, check
+from gateway.checkpoints import Drafting, Finding, Manifest, Report, check
 from gateway.checkpoints.findings import join_names, make_printable
 from gateway.checkpoints.hardware import HardwareKind
 from gateway.cli.fetched import NoFolder, find_folder
 from gateway.engines.device import find_hardware
+from gateway.settings.methods import load_methods
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 _LABEL_WIDTH = 15
@@ -31,6 +32,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--base", metavar="DIR", help="with an adapter: the checkpoint it is to be mounted on")
     parser.add_argument("--draft", metavar="DIR", help="the model that is to guess ahead in speculative decoding")
+    parser.add_argument("--method", metavar="NAME", help="how it is to guess ahead: draft_model, mtp, ngram, ...")
     parser.add_argument("--against", metavar="DIR", help="a checkpoint that it would take the place of: what differs")
     parser.add_argument(
         "--memory", metavar="SIZE", type=read_size, help="the device's memory, as 24GiB: the longest context that fits"
@@ -46,14 +48,21 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Show what was found. Exit code 0 if the folder is sound, 1 if not, 2 for what is neither folder nor address."""
     console = Console(highlight=False)
+    methods = load_methods()
+    if args.method is not None and not methods.knows(args.method):
+        print_error(f"{methods.engine} has no method {args.method!r}; there are {', '.join(methods.names)}")
+        return 2
     try:
         folder = find_folder(args.dir)
         base, draft, against = map(_find, (args.base, args.draft, args.against))
     except NoFolder as missing:
         print_error(str(missing))
         return missing.code
+    drafting = Drafting(None if args.method is None else methods.find_kind(args.method), draft)
     hardware = find_hardware(args.device)
-    report = check(folder, base, draft=draft, against=against, trusts_code=args.trust_remote_code, hardware=hardware)
+    report = check(
+        folder, base, drafting=drafting, against=against, trusts_code=args.trust_remote_code, hardware=hardware
+    )
     if args.json:
         print(json.dumps(report.to_dict() | _tell_fit(report, args.memory), indent=2))
     else:

@@ -75,8 +75,9 @@ def _detail(engine: dict[str, Any], version: dict[str, Any], *, has_bars: bool) 
         # Of a run's folder, `RUN@best`, the checkpoint that was chosen.
         loaded = engine["checkpoint"] or ""
         chosen = loaded.rpartition("/")[2] if loaded != version["checkpoint"] else ""
+        guesses = engine["note"] or _tell_guesses(engine["drafts"])
         took = f"ready in {engine['ready_after_s']:.1f} s" if engine["ready_after_s"] else ""
-        return Text(", ".join(part for part in (took, length, adapters, chosen, digest) if part))
+        return Text(", ".join(part for part in (took, length, guesses, adapters, chosen, digest) if part))
     if engine["state"] == "failed":
         again = engine["next_try_at"]
         wait = f" (next try in {max(0, again - time.time()):.0f} s)" if again else ""
@@ -90,6 +91,12 @@ def _detail(engine: dict[str, Any], version: dict[str, Any], *, has_bars: bool) 
     percent = f"{engine['progress']:.0%} " if engine["progress"] is not None else ""
     retried = f" (after: {engine['reason']})" if engine["reason"] else ""
     return Text(f"{percent}{engine['phase']}{retried}")
+
+
+def _tell_guesses(drafts: dict[str, Any] | None) -> str:
+    if not drafts or not drafts["guessed"]:
+        return ""
+    return f"guesses {drafts['acceptance']:.0%} right, {drafts['tokens_per_step']:.2f} tokens a step"
 
 
 def show_live(

@@ -8,10 +8,12 @@ def admit(spec: EngineSpec, hardware: Hardware | None = None) -> Admission:
     """Look at the files an engine would serve, on `hardware` if it is given. Reads headers; call it off the loop."""
     if spec.checkpoint is None:
         return Admission()
-    report = check(spec.checkpoint, draft=spec.draft, trusts_code=spec.trusts_code, hardware=hardware)
+    report = check(spec.checkpoint, drafting=spec.drafting, trusts_code=spec.trusts_code, hardware=hardware)
     if not report.is_servable:
         return Admission(report.reason())
     digests = {"": report.digest}
+    if spec.drafting is not None and spec.drafting.draft is not None:
+        digests["draft"] = check(spec.drafting.draft).digest
     for name, folder in spec.adapters:
         adapter = check(folder, base=spec.checkpoint, trusts_code=spec.trusts_code, hardware=hardware)
         if not adapter.is_servable:

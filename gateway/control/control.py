@@ -273,8 +273,13 @@ def _describe_version(model: ModelSettings, version: VersionSettings, statuses: 
         "endpoints": list(version.endpoints),
         "adapters": sorted(_find_adapters(model, version, statuses)),
         "share": model.split.get(version.name, 0.0),
-        "engines": [
-            {**msgspec.to_builtins(status), "seconds_in_state": round(time.time() - status.since, 1)}
-            for status in statuses
-        ],
+        "engines": [_describe_engine(status) for status in statuses],
+    }
+
+
+def _describe_engine(status: EngineStatus) -> dict[str, Any]:
+    return {
+        **msgspec.to_builtins(status),
+        "drafts": None if status.drafts is None else status.drafts.to_dict(),
+        "seconds_in_state": round(time.time() - status.since, 1),
     }

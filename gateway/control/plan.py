@@ -1,5 +1,6 @@
 """From settings to engines: which engines a gateway runs, and how each is launched. Starts nothing."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -7,7 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from gateway.checkpoints import UnreadableError, find_checkpoint
+from gateway.checkpoints import Drafting, UnreadableError, find_checkpoint
 from gateway.engines.engine import Adapters, EngineSpec, SmokePrompt, write_public_id
 from gateway.engines.machine import Machine
 from gateway.engines.placement import Need
@@ -18,7 +19,8 @@ from gateway.engines.vllm import (
     build_launch_spec,
     can_doze,
     estimate_need,
-    find_draft,
+    find_drafting,
+    in_float32,
     is_forkable,
     let_doze,
     make_room,
@@ -73,12 +75,14 @@ class _Host:
 
 def _plan_engine(plan: Callable[[Folders], EngineSpec], version: VersionSettings) -> EngineSpec:
     """An engine of the version; what it needs of other machines is fetched later."""
-    draft = (version.speculative or {}).get("model")
+    draft = None if version.speculative is None else version.speculative.model
     places = (version.checkpoint, *version.adapters.values(), draft)
     sources = tuple(dict.fromkeys(parse_address(one) for one in places if isinstance(one, str) and is_address(one)))
     if not sources:
         return plan({})
-    return replace(plan({}), checkpoint=None, draft=None, remake=None, sources=sources, settle=plan)
+    return replace(
+        plan({}), checkpoint=None, drafting=None, plain=None, trials=None, remake=None, sources=sources, settle=plan
+    )
 
 
 def _plan_over(
@@ -97,7 +101,7 @@ def _plan_over(
         checkpoint=_locate(version.checkpoint or "", folders),
         adapters=adapters,
         engine_args=version.engine_args,
-        speculative=_locate_draft(version.speculative, folders),
+        speculative=_plan_speculative(version, folders),
         env=version.env,
         uds=socket,
         cpu=host.is_cpu,
@@ -107,7 +111,7 @@ def _plan_over(
         reasoning_parser=None if version.reasoning is None else version.reasoning.parser,
     )
     request = make_room(request if version.sleep_after_s is None else let_doze(request))
-    return _plan_vllm(request, host.machine, _plan_smoke(model, version), version.sleep_after_s)
+    return _plan_vllm(request, host.machine, _plan_smoke(model, version), version)
 
 
 def _plan_smoke(model: ModelSettings, version: VersionSettings) -> tuple[SmokePrompt, ...]:
@@ -148,19 +152,57 @@ def _locate(place: str, folders: Folders) -> Path:
         return Path(place)
 
 
-def _locate_draft(speculative: dict[str, Any] | None, folders: Folders) -> dict[str, Any] | None:
-    draft = (speculative or {}).get("model")
-    if speculative is None or not isinstance(draft, str) or not (draft.startswith("/") or is_address(draft)):
-        return speculative
-    return speculative | {"model": str(_locate(draft, folders))}
+def _plan_speculative(version: VersionSettings, folders: Folders) -> dict[str, Any] | None:
+    """What the engine gets of the section."""
+    if version.speculative is None:
+        return None
+    config, draft = version.speculative.engine_config, version.speculative.model
+    if draft is None or not (draft.startswith("/") or is_address(draft)):
+        return config
+    return config | {"model": str(_locate(draft, folders))}
+
+
+def _place_beside(index: int, socket: Path, version: VersionSettings) -> tuple[int, Path]:
+    """Index and socket of an engine that runs while the one it replaces still does."""
+    return index + version.replicas, socket.with_name(f"{socket.stem}-plain.sock")
+
+
+def _place_trial(socket: Path) -> Path:
+    """The socket of engines that are only tried, one after the other."""
+    return socket.with_name(f"{socket.stem}-trial.sock")
+
+
+def _without_parity(version: VersionSettings) -> VersionSettings:
+    speculative = version.speculative and version.speculative.model_copy(update={"parity": False})
+    return version.model_copy(update={"speculative": speculative})
+
+
+def _find_least(version: VersionSettings) -> float | None:
+    return None if version.speculative is None else version.speculative.min_acceptance
+
+
+def _without_speculation(version: VersionSettings) -> VersionSettings:
+    return version.model_copy(update={"speculative": None})
 
 
 def _plan_vllm(
-    request: EngineRequest, machine: Machine, smoke: tuple[SmokePrompt, ...], sleep_after_s: float | None
+    request: EngineRequest, machine: Machine, smoke: tuple[SmokePrompt, ...], version: VersionSettings
 ) -> EngineSpec:
     def remake(adapters: Adapters) -> EngineSpec:
-        return _plan_vllm(mount(request, dict(adapters)), machine, smoke, sleep_after_s)
+        return _plan_vllm(mount(request, dict(adapters)), machine, smoke, version)
 
+    plain = None
+    if version.speculative is not None:
+        index, socket = _place_beside(request.index, request.uds, version)
+        other = replace(request, speculative=None, index=index, uds=socket)
+        plain = _plan_vllm(other, machine, smoke, _without_speculation(version))
+    trials = None
+    if version.speculative is not None and version.speculative.parity:
+        guessing = in_float32(replace(request, uds=_place_trial(request.uds)))
+        trials = (
+            _plan_vllm(guessing, machine, smoke, _without_parity(version)),
+            _plan_vllm(replace(guessing, speculative=None), machine, smoke, _without_speculation(version)),
+        )
     return EngineSpec(
         name=f"{request.model}:{request.version}#{request.index}",
         model=request.model,
@@ -172,12 +214,15 @@ def _plan_vllm(
         served_name=served_name(request),
         checkpoint=request.checkpoint,
         trusts_code=trusts_code(request),
-        draft=find_draft(request),
+        drafting=find_drafting(request),
         adapters=tuple(request.adapters.items()),
         smoke=smoke,
-        sleep_after_s=sleep_after_s,
+        sleep_after_s=version.sleep_after_s,
         can_doze=can_doze(request),
         estimate_need=partial(estimate_need, request, machine),
+        min_acceptance=_find_least(version),
+        plain=plain,
+        trials=trials,
         remake=remake,
     )
 
@@ -188,12 +233,22 @@ def _plan_simulated(
     def remake(adapters: Adapters) -> EngineSpec:
         return _plan_simulated(model, version, index, socket, grace_s, adapters)
 
+    plain = None
+    if version.speculative is not None:
+        beside = _place_beside(index, socket, version)
+        plain = _plan_simulated(model, _without_speculation(version), *beside, grace_s, adapters)
+    trials = None
+    if version.speculative is not None and version.speculative.parity:
+        trial = partial(_plan_simulated, index=index, socket=_place_trial(socket), grace_s=grace_s, adapters=adapters)
+        trials = (trial(model, _without_parity(version)), trial(model, _without_speculation(version)))
     name = f"{model.name}:{version.name}#{index}"
     taken = version.engine_args.get("memory-bytes")
     memory_bytes = taken if isinstance(taken, int) else 0
     args = ["--uds", str(socket), "--served-model-name", model.name, "--shutdown-timeout", f"{grace_s:g}"]
     for public_id, folder in adapters:
         args += ["--lora-modules", f"{public_id}={folder}"]
+    if version.speculative is not None:
+        args += ["--speculative-config", json.dumps(version.speculative.engine_config)]
     for flag, value in version.engine_args.items():
         if value is True:
             args.append(f"--{flag}")
@@ -210,10 +265,14 @@ def _plan_simulated(
         can_fork=False,
         socket=socket,
         served_name=model.name,
+        drafting=None if version.speculative is None else Drafting(version.speculative.method),
         adapters=adapters,
         smoke=_plan_smoke(model, version),
         sleep_after_s=version.sleep_after_s,
         can_doze=version.engine_args.get("enable-sleep-mode") is True,
         estimate_need=lambda weights_bytes: Need(amount=memory_bytes),
+        min_acceptance=_find_least(version),
+        plain=plain,
+        trials=trials,
         remake=remake,
     )

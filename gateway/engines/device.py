@@ -1,7 +1,9 @@
-"""What engines can run on."""
+"""What engines can run on and with."""
 
 import re
+import sys
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from platform import machine
 
@@ -47,3 +49,14 @@ def _read_flags() -> frozenset[str]:
     except OSError:
         return frozenset()
     return frozenset(found[1].split()) if found else frozenset()
+
+
+def find_openmp() -> Path | None:
+    """Intel's OpenMP as vLLM's CPU build brings it; the system's own makes guessing ahead several times slower."""
+    library = Path(sys.prefix) / "lib" / "libiomp5.so"
+    return library if library.is_file() else None
+
+
+def has_package(name: str) -> bool:
+    """True if engines can import a package of this name."""
+    return find_spec(name) is not None

@@ -6,9 +6,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from gateway.checkpoints import Drafting
 from gateway.engines.placement import Need
 from gateway.engines.process import LaunchSpec
 from gateway.settings import SourceAddress
+from gateway.telemetry.drafts import DraftCounts
 
 Adapters = tuple[tuple[str, Path], ...]
 """The adapters of an engine: its own name for each, and the folder."""
@@ -61,12 +63,14 @@ class EngineSpec:
 
     `build_launch` may raise ValueError with a sentence for people. `checkpoint` and `adapters` are looked at before
     anything is started; None means there is nothing to look at. Code in the checkpoint's folder keeps it from being
-    served unless the settings say that it `trusts_code`. `draft` is the model that guesses ahead. An engine that does
-    not answer each prompt of `smoke` as expected is never ready. It may sleep when its version had no request for
+    served unless the settings say that it `trusts_code`. `drafting` is how it guesses ahead. An engine that does not
+    answer each prompt of `smoke` as expected is never ready. It may sleep when its version had no request for
     `sleep_after_s`, and one that `can_doze` keeps its process then. `estimate_need` tells, by the size of its weights
-    in bytes, what it takes of a device. `remake` gives the same engine with other adapters; it raises MountRefused
-    where the engine was not started for such. `sources` are fetched first, and `settle` then gives the same engine with
-    their folders, which until then has no `checkpoint`.
+    in bytes, what it takes of a device. When less than `min_acceptance` of its guesses is right, `plain`, the same
+    engine without guesses, takes its place. `trials`, one with guesses and one without, must answer alike before it is
+    launched. `remake` gives the same engine with other adapters; it raises MountRefused where the engine was not
+    started for such. `sources` are fetched first, and `settle` then gives the same engine with their folders, which
+    until then has no `checkpoint`.
     """
 
     name: str
@@ -80,11 +84,14 @@ class EngineSpec:
     checkpoint: Path | None = None
     adapters: Adapters = ()
     trusts_code: bool = False
-    draft: Path | None = None
+    drafting: Drafting | None = None
     smoke: tuple[SmokePrompt, ...] = ()
     sleep_after_s: float | None = None
     can_doze: bool = False
     estimate_need: Callable[[int], Need] = lambda weights_bytes: Need()
+    min_acceptance: float | None = None
+    plain: "EngineSpec | None" = None
+    trials: tuple["EngineSpec", "EngineSpec"] | None = None
     remake: Callable[[Adapters], "EngineSpec"] | None = None
     sources: tuple[SourceAddress, ...] = ()
     settle: Callable[[Mapping[SourceAddress, Path]], "EngineSpec"] | None = None
@@ -115,6 +122,8 @@ class EngineStatus:
 
     `reason` is one sentence on the last failure; `tail` are the engine's last lines, kept when it failed. `digests` are
     those of the files it has loaded, see `Admission`; `checkpoint` is their folder, `adapters` its names for adapters.
+    `drafts` is what has come of its guesses, over all of its lives, for one that guesses ahead. `note` is a sentence on
+    what the gateway has made of it beyond its settings.
     """
 
     name: str
@@ -134,6 +143,8 @@ class EngineStatus:
     digests: Mapping[str, str] = field(default_factory=dict)
     checkpoint: str | None = None
     adapters: tuple[str, ...] = ()
+    drafts: DraftCounts | None = None
+    note: str | None = None
 
 
 class MountRefused(Exception):

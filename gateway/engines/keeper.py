@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from gateway.engines.drafting import DraftWatch
 from gateway.engines.engine import EngineSpec, EngineState, EngineStatus
 from gateway.engines.life import EngineFailed, EngineLife, as_failure
 from gateway.engines.mounts import Mounts
@@ -25,6 +26,7 @@ class EngineKeeper:
 
     def __init__(self, spec: EngineSpec, tools: KeeperTools, timing: KeeperTiming, room: Room) -> None:
         self.mounts = Mounts(spec, tools.make_probe)
+        self.drafts = DraftWatch()
         self.served_name = spec.served_name
         folder = None if spec.checkpoint is None else str(spec.checkpoint)
         self.status = EngineStatus(
@@ -69,8 +71,16 @@ class EngineKeeper:
 
     async def _live(self) -> tuple[EngineLife, EngineFailed | None]:
         """One life, and what it failed of, which is told before its process is ended."""
+        self.drafts.begin()
         self._life = life = EngineLife(
-            self.mounts, self._tools, self._timing, self._room, self._want, self._update, has_been_up=self._has_been_up
+            self.mounts,
+            self.drafts,
+            self._tools,
+            self._timing,
+            self._room,
+            self._want,
+            self._update,
+            has_been_up=self._has_been_up,
         )
         failure: EngineFailed | None = None
         try:
@@ -115,6 +125,11 @@ class EngineKeeper:
         self._want.set(Wanted.UP)
 
     @property
+    def is_wanted(self) -> bool:
+        """True unless it is to rest or to end."""
+        return self._want.value is Wanted.UP
+
+    @property
     def spec(self) -> EngineSpec:
         """What it keeps, as its next life begins."""
         return self.mounts.spec
@@ -123,6 +138,17 @@ class EngineKeeper:
         """From here on these are the engine's adapters, in its next life too. Tells nobody: see `tell`."""
         self.mounts.hold(spec, digests)
         self.status = replace(self.status, **self._describe_mounts())
+
+    def annotate(self, note: str) -> None:
+        """Tell people something of the engine that its state does not."""
+        self.status = replace(self.status, note=note)
+        self.tell()
+
+    def inherit(self, status: EngineStatus) -> None:
+        """Count on from another engine, whose place this one has taken. Tells nobody."""
+        if status.drafts is not None:
+            self.drafts.inherit(status.drafts)
+            self.status = replace(self.status, drafts=self.drafts.total)
 
     def tell(self) -> None:
         """Tell what the status is now."""

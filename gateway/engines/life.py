@@ -9,11 +9,13 @@ import logging
 import time
 from collections.abc import Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from gateway.engines.drafting import DraftWatch
 from gateway.engines.engine import Admission, EngineSpec, EngineState, ProbeFailed
 from gateway.engines.mounts import Mounts, find_smoke
-from gateway.engines.process import EngineProcess
+from gateway.engines.process import EngineProcess, LaunchSpec
 from gateway.engines.progress import LoadProgress
 from gateway.engines.room import NoRoom, Room
 from gateway.engines.settling import settle
@@ -54,11 +56,12 @@ class EngineLife:
     """
 
     def __init__(
-        self, mounts: Mounts, tools: KeeperTools, timing: KeeperTiming, room: Room, want: Want, update: Update, *,
-        has_been_up: bool,
+        self, mounts: Mounts, drafts: DraftWatch, tools: KeeperTools, timing: KeeperTiming, room: Room, want: Want,
+        update: Update, *, has_been_up: bool,
     ) -> None:  # fmt: skip
         self.up_since_s: float | None = None
         self._mounts = mounts
+        self._drafts = drafts
         self._tools = tools
         self._timing = timing
         self._room = room
@@ -144,6 +147,8 @@ class EngineLife:
         async with self._tools.slots:
             if not self._want.is_up:
                 return None
+            if not await self._prove_parity(spec, admission, devices):
+                return None
             process = await self._while_wanted(self._launch(spec, devices))  # loading vLLM takes its time
             if process is not None:
                 await self._guard(
@@ -164,6 +169,21 @@ class EngineLife:
             raise EngineFailed(str(failure), is_final=failure.is_final) from failure
         if spec is not None:
             self._mounts.spec = spec
+
+    async def _prove_parity(self, spec: EngineSpec, admission: Admission, devices: tuple[str, ...]) -> bool | None:
+        """See that speculation changes no answer; None when the engine is not wanted any more."""
+        if spec.trials is None:
+            return True
+        self._tell(EngineState.STARTING, phase="comparing answers with and without speculation")
+        guessing, plain = (replace(one, build_launch=partial(_build_launch, one, devices)) for one in spec.trials)
+        placed = replace(spec, trials=(guessing, plain))
+        proving = self._tools.parity.prove(placed, admission, self._tools, self._timing.start_timeout_s)
+        try:
+            return await self._while_wanted(proving)
+        except ValueError as error:
+            raise EngineFailed(str(error), is_final=True) from error
+        except ProbeFailed as error:
+            raise EngineFailed(str(error), is_final=error.is_final and not self._has_been_up) from error
 
     async def _while_wanted(self, work: Coroutine[None, None, T]) -> T | None:
         """Do `work`, and give it up at once when something else is wanted than that the engine is up: then None."""
@@ -210,11 +230,7 @@ class EngineLife:
 
         self._tell(EngineState.STARTING, phase="loading", progress=0.02)
         try:
-            forking = self._tools.fork_spawner if spec.can_fork else None
-            launch = spec.build_launch()
-            # What the settings say of devices has the last word.
-            launch = replace(launch, env={**_show_devices(devices), **launch.env})
-            self._process = await (forking or self._tools.spawner).spawn(launch, note)
+            self._process = await self._tools.choose_spawner(spec).spawn(_build_launch(spec, devices), note)
         except ValueError as error:
             raise EngineFailed(str(error), is_final=True) from error
         except OSError as error:
@@ -313,6 +329,8 @@ class EngineLife:
             while failed < self._timing.failed_checks:
                 await asyncio.sleep(self._timing.health_every_s)
                 failed = 0 if await probe.is_healthy() else failed + 1
+                if self._mounts.spec.drafting is not None and self._drafts.take(await probe.read_drafts()):
+                    self._tell(EngineState.READY, drafts=self._drafts.total)
         finally:
             await probe.close()
         raise EngineFailed(f"the engine failed {failed} health checks in a row")
@@ -360,8 +378,11 @@ class EngineLife:
         self._update(state, **changes)
 
 
-def _show_devices(devices: tuple[str, ...]) -> dict[str, str]:
-    return {} if devices == ("cpu",) else {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
+def _build_launch(spec: EngineSpec, devices: tuple[str, ...]) -> LaunchSpec:
+    """What to launch, shown its devices alone; what the settings say of them has the last word."""
+    shown = {} if devices == ("cpu",) else {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
+    launch = spec.build_launch()
+    return replace(launch, env={**shown, **launch.env})
 
 
 def as_failure(error: Exception) -> EngineFailed:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import mimetypes
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -12,9 +13,12 @@ from typing import Any
 import httpx
 
 from gateway.engines.engine import ProbeFailed, SmokePrompt
+from gateway.telemetry.drafts import DraftCounts
 
 _TIMEOUT = httpx.Timeout(10.0)
 _SMOKE_TOKENS = 256
+_FIRST_TOKENS = 4  # an engine that guesses ahead checks its first guesses after the first token
+_DRAFT_COUNTERS = ("drafts", "draft_tokens", "accepted_tokens")
 _TOKEN_TIMEOUT = httpx.Timeout(300.0)
 
 
@@ -67,6 +71,17 @@ class Probe:
             return None
         return length if isinstance(length, int) else None
 
+    async def read_drafts(self) -> DraftCounts | None:
+        """What the engine has counted of its guesses since it started; None if it counts none or does not say."""
+        try:
+            async with asyncio.timeout(self._health_timeout_s):
+                text = (await self._client.get("/metrics")).text
+        except (httpx.HTTPError, TimeoutError):
+            return None
+        found = [_sum_counter(text, f"vllm:spec_decode_num_{name}_total") for name in _DRAFT_COUNTERS]
+        steps, guessed, accepted = found
+        return None if steps is None or guessed is None or accepted is None else DraftCounts(steps, guessed, accepted)
+
     async def warm(
         self, *, is_visual: bool, adapters: tuple[str, ...] = (), smoke: tuple[SmokePrompt, ...] = ()
     ) -> None:
@@ -117,7 +132,7 @@ class Probe:
             raise ProbeFailed(f"the engine does not let go of {name} ({answer.status_code}: {_sentence(answer)})")
 
     async def _complete(self, name: str) -> None:
-        question = {"model": name, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
+        question = {"model": name, "prompt": "Hello", "max_tokens": _FIRST_TOKENS, "temperature": 0}
         answer = await self._post_or_get("/v1/completions", question)
         if answer.status_code in (400, 404, 405, 501):  # not a generative model, or one without plain completions
             answer = await self._post_or_get("/v1/embeddings", {"model": name, "input": "Hello"})
@@ -134,8 +149,23 @@ class Probe:
         if answer.status_code >= 500:
             raise ProbeFailed(f"the first picture failed with {answer.status_code}: {_sentence(answer)}")
 
-    async def _smoke(self, asked: SmokePrompt) -> None:
+    async def answer(self, asked: SmokePrompt, *, is_shown: bool) -> str:
+        """The whole text that a question is answered with, greedily. Raises ProbeFailed.
+
+        `is_shown`: with a grey square, if the question has no picture. Without a chat template the bare text is asked.
+        """
+        answer = await self._ask(asked, is_shown=is_shown)
+        if answer.status_code == 400:
+            plain = {"max_tokens": _SMOKE_TOKENS, **asked.fields, "temperature": 0}
+            answer = await self._post_or_get("/v1/completions", plain | {"model": asked.name, "prompt": asked.prompt})
+        if answer.status_code != 200:
+            raise ProbeFailed(f"{asked.prompt[:100]!r} failed with {answer.status_code}: {_sentence(answer)}")
+        return _read_text(answer)[0]
+
+    async def _ask(self, asked: SmokePrompt, *, is_shown: bool = False) -> httpx.Response:
         content: list[dict[str, Any]] = [{"type": "text", "text": asked.prompt}]
+        if is_shown and asked.image is None:
+            content.insert(0, {"type": "image_url", "image_url": {"url": "data:image/png;base64," + _grey_png(56)}})
         if asked.image is not None:
             url = await asyncio.to_thread(_read_picture, asked.image)
             content.insert(0, {"type": "image_url", "image_url": {"url": url}})
@@ -148,6 +178,10 @@ class Probe:
         if answer.status_code == 400 and "max_tokens" not in asked.fields:  # too many for a short context
             del question["max_tokens"]
             answer = await self._post_or_get("/v1/chat/completions", question)
+        return answer
+
+    async def _smoke(self, asked: SmokePrompt) -> None:
+        answer = await self._ask(asked)
         shown = f"the smoke prompt {asked.prompt[:100]!r}"
         if answer.status_code != 200:
             raise ProbeFailed(f"{shown} failed with {answer.status_code}: {_sentence(answer)}")
@@ -165,6 +199,12 @@ class Probe:
             raise ProbeFailed(f"{path} got no answer ({type(error).__name__})") from error
 
 
+def _sum_counter(text: str, name: str) -> int | None:
+    """A counter in Prometheus' text, over all labels; an engine may be several."""
+    values = re.findall(rf"^{re.escape(name)}(?:\{{[^\n]*\}})? (\d+(?:\.\d+)?(?:e[+]?\d+)?)$", text, re.MULTILINE)
+    return int(sum(map(float, values))) if values else None
+
+
 def _has_token(answer: httpx.Response) -> bool:
     try:
         return bool(answer.json()["usage"]["completion_tokens"])
@@ -176,7 +216,7 @@ def _read_text(answer: httpx.Response) -> tuple[str, bool]:
     """The text of an answer, and whether that is all that the model would say."""
     try:
         choice = answer.json()["choices"][0]
-        text = str(choice["message"]["content"] or "")
+        text = str((choice["message"]["content"] if "message" in choice else choice["text"]) or "")
         return text, bool(text) and choice.get("finish_reason") == "stop"
     except (ValueError, LookupError, TypeError):
         return "", False

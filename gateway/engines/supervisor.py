@@ -5,6 +5,7 @@ Never decides what should run; control does.
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -29,6 +30,8 @@ from gateway.engines.tools import KeeperTiming, KeeperTools
 from gateway.fleet.replica import Replica, VersionKey
 from gateway.tasks import TaskSet
 
+logger = logging.getLogger(__name__)
+
 
 class Supervisor:
     """Runs keepers and watches and closes what they share. One task per engine."""
@@ -37,7 +40,8 @@ class Supervisor:
         self, tools: KeeperTools, timing: KeeperTiming, devices: Sequence[Device],
         make_remote_probe: Callable[[RemoteSpec], RemoteProbe],
     ) -> None:  # fmt: skip
-        self._tools = tools
+        self._tools = replace(tools, on_change=self._hear)
+        self._on_change = tools.on_change
         self._timing = timing
         self._make_remote_probe = make_remote_probe
         self._keepers: dict[str, EngineKeeper | RemoteWatch] = {}
@@ -83,13 +87,55 @@ class Supervisor:
                     self._leaving.add(name)
                     self._tasks.start(self._forget(name), f"forget {name}")
 
-    async def _forget(self, name: str) -> None:
-        await asyncio.wait((self._running[name],))
+    async def _forget(self, name: str, heir: EngineKeeper | None = None) -> None:
+        if name in self._running:
+            await asyncio.wait((self._running[name],))
+        keeper = self._keepers.pop(name, None)
+        if keeper is None:  # its version was retired meanwhile
+            return
         del self._running[name]
-        self._leaving.remove(name)
-        self._tools.on_change(self._keepers.pop(name).status)
+        self._leaving.discard(name)
+        if heir is not None:
+            heir.inherit(keeper.status)
+        self._tools.on_change(keeper.status)
         if (spec := self._next.pop(name, None)) is not None:
             self._keep(spec)
+
+    def _hear(self, status: EngineStatus) -> None:
+        """Pass on how an engine is; let one whose guesses are mostly wrong be replaced."""
+        self._on_change(status)
+        keeper = self._keepers.get(status.name)
+        if isinstance(keeper, EngineKeeper) and keeper.spec.plain is not None:
+            fault = keeper.drafts.judge(keeper.spec.min_acceptance)
+            if fault is not None:
+                self._tasks.start(self._switch_off(keeper, fault), f"replace {status.name}")
+
+    async def _switch_off(self, keeper: EngineKeeper, fault: str) -> None:
+        """Have an engine without guesses take this one's place as soon as it is ready; no request notices."""
+        name = keeper.spec.name
+        async with self._mounting.setdefault((keeper.spec.model, keeper.spec.version), asyncio.Lock()):
+            plain = keeper.spec.plain
+            if plain is None or not keeper.is_wanted or plain.name in self._keepers:
+                return
+            self.start([plain])
+        logger.warning("%s: %s: %s is to take its place, without speculation", name, fault, plain.name)
+        keeper.annotate(f"to be replaced by {plain.name}, without speculation: {fault}")
+        heir = self._keepers[plain.name]
+        if not isinstance(heir, EngineKeeper):
+            return
+        heir.wake()  # the place of one that could sleep from the start is not taken over
+        heir.annotate(f"speculation is switched off: {fault}")
+        while heir.status.state not in (EngineState.READY, EngineState.FAILED, EngineState.STOPPED):
+            await asyncio.sleep(self._timing.poll_s)
+        if heir.status.state is EngineState.READY:
+            logger.warning("%s: speculation is switched off, %s is ready in its place", name, plain.name)
+            keeper.retire()
+            await self._forget(name, heir)
+        elif heir.status.state is EngineState.FAILED:
+            logger.error("%s stays, with speculation: %s failed beside it", name, plain.name)
+            keeper.annotate(f"it stays, as {plain.name} failed beside it ({heir.status.reason}), though {fault}")
+            heir.retire()
+            await self._forget(plain.name)
 
     def rest(self, model: str, version: str) -> None:
         """Let the engines of a version sleep: they end with their last answer, until they are woken."""

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.engines.engine import Admission, EngineSpec, EngineStatus, SmokePrompt
 from gateway.engines.mounts import MountProbe
+from gateway.engines.parity import Parity
 from gateway.engines.process import Spawner
 from gateway.engines.settling import Fetch
+from gateway.telemetry.drafts import DraftCounts
 
 
 class EngineProbe(MountProbe, Protocol):
@@ -18,6 +20,8 @@ class EngineProbe(MountProbe, Protocol):
     async def read_max_model_len(self) -> int | None: ...
     async def fall_asleep(self) -> None: ...
     async def wake_up(self) -> None: ...
+    async def answer(self, asked: SmokePrompt, *, is_shown: bool) -> str: ...
+    async def read_drafts(self) -> DraftCounts | None: ...
     async def warm(
         self, *, is_visual: bool, adapters: tuple[str, ...] = (), smoke: tuple[SmokePrompt, ...] = ()
     ) -> None: ...
@@ -61,7 +65,7 @@ class KeeperTools:
     `fetch` gets files of other machines; `admit` looks at a spec's files and may block; engines that can be forked go
     to `fork_spawner`, where there is one; `explain` turns last lines and an exit code into a sentence; `slots` bounds
     how many engines load at once; `turns` keeps them in the order in which they were asked for; `traffic` knows the
-    requests under way at an address.
+    requests under way at an address; `parity` what was proven of speculation.
     """
 
     spawner: Spawner
@@ -74,3 +78,8 @@ class KeeperTools:
     turns: asyncio.Lock
     on_change: Callable[[EngineStatus], None]
     traffic: Traffic
+    parity: Parity = field(default_factory=Parity)
+
+    def choose_spawner(self, spec: EngineSpec) -> Spawner:
+        """The one that is to start this engine."""
+        return self.fork_spawner if self.fork_spawner is not None and spec.can_fork else self.spawner

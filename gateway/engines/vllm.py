@@ -9,15 +9,17 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from gateway.checkpoints import inspect
+from gateway.checkpoints import Drafting, inspect
 from gateway.checkpoints.architectures import load_registry
 from gateway.engines import launcher
+from gateway.engines.device import find_openmp, has_package
 from gateway.engines.engine import MountRefused
 from gateway.engines.machine import Machine
 from gateway.engines.pictures import PROCESSOR_FLAG, list_picture_flags
 from gateway.engines.placement import Need
 from gateway.engines.process import LaunchSpec
 from gateway.engines.vila import list_part_flags
+from gateway.settings.methods import load_methods
 
 _MIB = 2**20
 
@@ -106,8 +108,9 @@ def can_doze(request: EngineRequest) -> bool:
 
 
 def is_forkable(request: EngineRequest) -> bool:
-    """Whether this engine may be forked: on the CPU, and in as few processes as vLLM has."""
-    return request.cpu and not _is_parallel({_plain_name(name): value for name, value in request.engine_args.items()})
+    """Whether this engine may be forked: on the CPU, in as few processes as vLLM has, with nothing loaded before it."""
+    is_parallel = _is_parallel({_plain_name(name): value for name, value in request.engine_args.items()})
+    return request.cpu and not is_parallel and _find_preload(request) is None
 
 
 def trusts_code(request: EngineRequest) -> bool:
@@ -123,6 +126,24 @@ def find_draft(request: EngineRequest) -> Path | None:
     """The folder of the model that guesses ahead; None without one, and where the engine is to find it by a name."""
     draft = (request.speculative or {}).get("model")
     return Path(draft) if isinstance(draft, str) and (draft.startswith("/") or Path(draft).is_dir()) else None
+
+
+def find_drafting(request: EngineRequest) -> Drafting | None:
+    """How the engine is to guess ahead, for admission to look at; None if it is not to."""
+    method = (request.speculative or {}).get("method")
+    if not isinstance(method, str):
+        return None
+    wanted = {_plain_name(name): value for name, value in request.engine_args.items()}
+    is_cached = wanted.get("enable-prefix-caching", True) is True and not wanted.get("no-enable-prefix-caching")
+    return Drafting(
+        load_methods().find_kind(method), find_draft(request), request.cpu, has_package("arctic_inference"), is_cached
+    )
+
+
+def in_float32(request: EngineRequest) -> EngineRequest:
+    """The same engine, that reckons in float32 and has no adapters."""
+    wanted = {name: value for name, value in request.engine_args.items() if _plain_name(name) != "dtype"}
+    return replace(request, engine_args=wanted | {"dtype": "float32"}, adapters={})
 
 
 def estimate_need(request: EngineRequest, machine: Machine, weights_bytes: int) -> Need:
@@ -299,6 +320,8 @@ def _environment(request: EngineRequest, machine: Machine, is_parallel: bool) ->
     # An API key meant for somebody else's vLLM would lock the gateway out of its own engine. Adapters come and go at
     # the gateway's word only: the engine listens on a socket of the gateway's own, whose relays pass on other routes.
     env = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_API_KEY": "", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+    if (library := _find_preload(request)) is not None:
+        env["LD_PRELOAD"] = str(library)
     has_named_draft = (request.speculative or {}).get("model") is not None and find_draft(request) is None
     if request.checkpoint.is_dir() and not has_named_draft:
         env["HF_HUB_OFFLINE"] = "1"
@@ -309,6 +332,10 @@ def _environment(request: EngineRequest, machine: Machine, is_parallel: bool) ->
         # Half the cores: the other half are hyper-threads, or busy with the API server and other engines.
         env["OMP_NUM_THREADS"] = str(request.threads or max(1, machine.cores // 2))
     return env
+
+
+def _find_preload(request: EngineRequest) -> Path | None:
+    return find_openmp() if request.cpu and request.speculative else None
 
 
 def _is_parallel(wanted: Mapping[str, Any]) -> bool:

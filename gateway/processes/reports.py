@@ -1,15 +1,16 @@
 """What several relays have reported, added up for Prometheus."""
 
 from collections import Counter
+from collections.abc import Iterable
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gateway.processes.messages import RelayState
 from gateway.telemetry.metrics import RelayCounts, render
 
 
-def render_reports(relays: list[RelayState]) -> bytes:
-    """The text that Prometheus scrapes: sums over all relays, and each relay's own health."""
+def render_reports(relays: list[RelayState], extra: Iterable[Metric] = ()) -> bytes:
+    """The text that Prometheus scrapes: sums over all relays, each relay's own health, and whatever else there is."""
     counts = RelayCounts()
     running: Counter[str] = Counter()
     starts = CounterMetricFamily(
@@ -24,4 +25,4 @@ def render_reports(relays: list[RelayState]) -> bytes:
             counts.add(relay.report.counts)
             running.update(relay.report.running)
             delay.add_metric((str(slot),), relay.report.routes_delay_s)
-    return render(counts, running, (starts, delay))
+    return render(counts, running, (starts, delay, *extra))

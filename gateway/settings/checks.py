@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.settings.addresses import is_address, parse_address
+from gateway.settings.methods import find_faults
 from gateway.settings.problems import Location
 from gateway.settings.tree import AdminSettings, normalise_split
 
@@ -115,6 +116,8 @@ def _check_version(version: dict[str, Any]) -> Iterator[Finding]:
             if isinstance(folder, str) and not _is_folder(folder):
                 what = "is not a folder" if Path(folder).exists() else "there is no such folder"
                 yield place, f"{what}: {folder}"
+    if isinstance(version.get("speculative"), dict):
+        yield from ((("speculative", *place), fault) for place, fault in find_faults(version["speculative"]))
     for place, image in _find(version, "smoke.*.image"):
         if isinstance(image, str) and not Path(image).is_file():
             yield place, f"there is no such file: {image}"

@@ -6,7 +6,7 @@ read in `load`. Nothing here touches the disk.
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -102,7 +102,7 @@ class Section(BaseModel):
     @classmethod
     def _refuse_truth_for_number(cls, value: object, info: ValidationInfo) -> object:
         field = cls.model_fields[info.field_name or ""]
-        if isinstance(value, bool) and field.annotation in (int, float):
+        if isinstance(value, bool) and {field.annotation, *get_args(field.annotation)} & {int, float}:
             raise ValueError(f"should be a number, got {str(value).lower()}")
         return value
 
@@ -248,6 +248,44 @@ class ReasoningSettings(Section):
     )
 
 
+class SpeculativeSettings(Section):
+    """Speculative decoding. Any other key of the engine's `--speculative-config` passes through unchanged."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, JsonValue] = {}
+
+    method: Text = Field(
+        description="What guesses ahead: `ngram` and `suffix` repeat what was said before, `draft_model` is a smaller "
+        "model, `eagle`, `eagle3` and `mtp` go by what the model itself thinks; "
+        "or another method that the engine knows."
+    )
+    model: Text | None = Field(
+        default=None,
+        description="The draft: found like `checkpoint` if it begins with `/`, `./`, `../`, `~`, `hf://`, `s3://` or "
+        "`gs://`, else a name that the engine looks up.",
+    )
+    num_speculative_tokens: int | None = Field(
+        default=None, ge=1, le=64, description="How many tokens are guessed at a time; some drafts say it themselves."
+    )
+    min_acceptance: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="When less than this fraction of the last 5,000 guessed tokens was right, the engine is replaced "
+        "by one without speculation.",
+    )
+    parity: bool = Field(
+        default=False,
+        description="Before the version is served, try in float32 whether speculation changes an answer; "
+        "if it does, it is not served.",
+    )
+
+    @property
+    def engine_config(self) -> dict[str, Any]:
+        """The section as the engine takes it."""
+        return self.model_dump(exclude={"min_acceptance", "parity"}, exclude_none=True)
+
+
 class VersionSettings(Section):
     """One set of weights and settings behind a model."""
 
@@ -269,10 +307,8 @@ class VersionSettings(Section):
     engine_args: dict[str, JsonValue] = Field(
         default={}, description="Any flag of the engine, passed through unchanged."
     )
-    speculative: dict[str, JsonValue] | None = Field(
-        default=None,
-        description="Speculative decoding, as the engine takes it (`method`, `num_speculative_tokens`, ...). `model`, "
-        "the draft, is found like `checkpoint` if it begins with `/`, `./`, `../`, `~`, `hf://`, `s3://` or `gs://`.",
+    speculative: SpeculativeSettings | None = Field(
+        default=None, description="Speculative decoding: some tokens are guessed, and checked in one step."
     )
     smoke: tuple[SmokeSettings, ...] = Field(
         default=(), description="Questions that each of its engines must answer rightly before it is ready."

@@ -31,6 +31,7 @@ class Engine:
         self.running = 0
         self.waiting = 0
         self.totals = {"prompt_tokens": 0, "generation_tokens": 0, "finished": 0}
+        self.drafts = {"drafts": 0, "draft_tokens": 0, "accepted_tokens": 0}
 
     async def give(self, endpoint: Endpoint, answer: Answer, exchange: Exchange) -> None:
         """Send one answer, whole or streamed, in its time. Raises RefusalError where it fails before it begins."""
@@ -51,6 +52,7 @@ class Engine:
         self.totals["prompt_tokens"] += answer.prompt_tokens
         self.totals["generation_tokens"] += answer.completion_tokens
         self.totals["finished"] += 1
+        self._count_guesses(answer.completion_tokens)
 
     def pause(self) -> None:
         """No token comes until `resume`: requests that are sent meanwhile hang, as vLLM's do while it sleeps."""
@@ -93,6 +95,14 @@ class Engine:
                 self.waiting -= 1
             if not self.running and not self.waiting:
                 self._idle.set()
+
+    def _count_guesses(self, tokens: int) -> None:
+        """Count as if each step had guessed some tokens, and the set fraction of them had been right."""
+        width, rate = self._options.guessed_tokens, self._options.acceptance
+        steps = round(tokens / (1 + width * rate)) if width else 0
+        self.drafts["drafts"] += steps
+        self.drafts["draft_tokens"] += steps * width
+        self.drafts["accepted_tokens"] += round(steps * width * rate)
 
     async def _tick(self, time_s: float) -> None:
         if time_s:

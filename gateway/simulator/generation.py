@@ -48,7 +48,9 @@ def make_answer(options: Options, endpoint: Endpoint, body: Body, request_id: st
     seed = int(_read_number(body, "seed", -(2**63), 2**63 - 1, 0, is_whole=True)) if temperature else 0
     natural_end = limit if body.get("ignore_eos") else options.tokens
     stops = _read_stops(body)
-    choices = tuple(answer(prompt, f"{adapter}/{seed}/{index}", limit, natural_end, stops) for index in range(count))
+    is_wrong = options.guessed_tokens and "wrong-guess" in options.faults
+    salt = f"{'guessed/' if is_wrong else ''}{adapter}/{seed}"
+    choices = tuple(answer(prompt, f"{salt}/{index}", limit, natural_end, stops) for index in range(count))
     answer_id = endpoint.id_prefix + (request_id or uuid.uuid4().hex)
     return Answer(answer_id, int(time.time()), model, prompt, choices, options.chunk_tokens, body)
 

@@ -15,6 +15,7 @@ FAULTS: dict[str, float | None] = {
     "cut-stream": 2,
     "bad-frame": None,
     "no-token": None,
+    "wrong-guess": None,
     "hang-on-sigterm": None,
 }
 """Every fault with the number it has when none is given; None takes no number."""
@@ -24,7 +25,8 @@ die-at-start:CODE  print a reason and exit         never-ready        stay up, n
 slow-start:S       listen after S seconds          no-token           healthy, but generation gives 500
 die-after:N        answer N, exit 0 amid the next  hang:N             answer N, then never again
 error-500:N        answer N, then 500              cut-stream:K       close after K frames, without an end
-bad-frame          one broken frame in a stream    hang-on-sigterm    with a stream open, fall silent and stay"""
+bad-frame          one broken frame in a stream    hang-on-sigterm    with a stream open, fall silent and stay
+wrong-guess        with --speculative-config, other answers than without"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Options:
     chunk_tokens: int = 1
     start_delay_s: float = 0.0
     shutdown_timeout_s: float = 0.0
+    guessed_tokens: int = 0
+    acceptance: float = 0.5
     parent_pid: int | None = None
     faults: dict[str, float] = field(default_factory=dict)
 
@@ -74,6 +78,8 @@ def parse_options(arguments: Sequence[str]) -> Options:
         chunk_tokens=known.chunk_tokens,
         start_delay_s=known.start_delay_s,
         shutdown_timeout_s=known.shutdown_timeout,
+        guessed_tokens=known.speculative_config,
+        acceptance=known.spec_acceptance,
         parent_pid=known.parent_pid,
         faults=dict(known.fault),
     )
@@ -102,11 +108,15 @@ def _build_parser() -> argparse.ArgumentParser:
     engine.add_argument("--enable-request-id-headers", action="store_true")
     engine.add_argument("--enable-sleep-mode", action="store_true")
     engine.add_argument("--shutdown-timeout", type=_read_time, default=0.0, metavar="S")
+    engine.add_argument("--speculative-config", type=_read_guesses, default=0, metavar="JSON")
     own = parser.add_argument_group("timing and faults")
     own.add_argument("--ttft-ms", type=_read_time, default=5.0, help="time to the first token")
     own.add_argument("--itl-ms", type=_read_time, default=2.0, help="time between tokens")
     own.add_argument("--tokens", type=_read_count, default=16, help="length of an answer that is not cut short")
     own.add_argument("--chunk-tokens", type=_read_count, default=1, help="tokens per frame of a stream")
+    own.add_argument(
+        "--spec-acceptance", type=_read_fraction, default=0.5, help="fraction of tokens guessed ahead that is right"
+    )
     own.add_argument("--start-delay-s", type=_read_time, default=0.0)
     own.add_argument("--fault", action="append", type=_read_fault, default=[], metavar="KIND[:NUMBER]")
     own.add_argument("--parent-pid", type=int, help="end at once if this is not the parent")
@@ -121,6 +131,17 @@ def _read_adapter(text: str) -> tuple[str, str]:
     if not name or not path:
         raise argparse.ArgumentTypeError(f"should be NAME=DIR, got {text!r}")
     return name, path
+
+
+def _read_guesses(text: str) -> int:
+    return int(json.loads(text).get("num_speculative_tokens", 1))
+
+
+def _read_fraction(text: str) -> float:
+    fraction = float(text)
+    if not 0 <= fraction <= 1:
+        raise argparse.ArgumentTypeError(f"should be from 0 to 1, got {text}")
+    return fraction
 
 
 def _read_count(text: str) -> int:

@@ -174,6 +174,8 @@ class Server:
             "prompt_tokens_total": ("counter", totals["prompt_tokens"]),
             "generation_tokens_total": ("counter", totals["generation_tokens"]),
         }
+        if self._options.guessed_tokens:
+            values |= {f"spec_decode_num_{name}_total": ("counter", count) for name, count in engine.drafts.items()}
         labels = f'engine="0",model_name="{self._options.names[0]}"'
         lines = []
         for name, (kind, value) in values.items():

@@ -5,7 +5,7 @@ numbers can also be sent from one process to another and added up.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
@@ -93,7 +93,7 @@ class RelayCounts(msgspec.Struct):
             self.targets.setdefault(key, TargetCounts()).add(target)
 
 
-def render(counts: RelayCounts, running: Mapping[str, int], extra: tuple[Metric, ...] = ()) -> bytes:
+def render(counts: RelayCounts, running: Mapping[str, int], extra: Iterable[Metric] = ()) -> bytes:
     """The text that Prometheus scrapes. `running` are the requests under way by engine address."""
     registry = CollectorRegistry()
     registry.register(_Collected((*_tell(counts, running), *extra)))

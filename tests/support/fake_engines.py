@@ -11,6 +11,7 @@ from gateway.engines.process import LaunchSpec
 from gateway.engines.remote import RemoteSpec
 from gateway.settings import SourceAddress
 from gateway.sources.download import Told
+from gateway.telemetry.drafts import DraftCounts
 
 DEVICES = (Device("cpu", 1000),)
 
@@ -104,6 +105,9 @@ class FakeProbe:
         self.warmed: list[tuple[bool, tuple[str, ...]]] = []
         self.on_warm: Callable[[], None] = lambda: None
         self.looks = 0
+        self.drafts: DraftCounts | None = None
+        self.asked: list[tuple[str, bool]] = []
+        self.answers: dict[str, str] = {}
         self.is_closed = False
 
     async def is_healthy(self) -> bool:
@@ -118,6 +122,13 @@ class FakeProbe:
 
     async def read_max_model_len(self) -> int | None:
         return 2048
+
+    async def answer(self, asked: SmokePrompt, *, is_shown: bool) -> str:
+        self.asked.append((asked.prompt, is_shown))
+        return self.answers.get(asked.prompt, "the same")
+
+    async def read_drafts(self) -> DraftCounts | None:
+        return self.drafts
 
     async def warm(
         self, *, is_visual: bool, adapters: tuple[str, ...] = (), smoke: tuple[SmokePrompt, ...] = ()

@@ -155,3 +155,12 @@ def test_the_device_decides_what_can_be_served(tmp_path: Path, capsys: pytest.Ca
     )
     assert main(["check", folder, "--device", "cpu"]) == 1
     assert "has nothing to compute with on a CPU" in capsys.readouterr().out
+
+
+def test_a_method_of_speculation_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(write_checkpoint(tmp_path / "model"))
+    assert main(["check", folder, "--method", "ngram"]) == 0
+    assert main(["check", folder, "--method", "deepseek_mtp"]) == 1
+    assert "this one has none for it" in capsys.readouterr().out
+    assert main(["check", folder, "--method", "guess"]) == 2
+    assert "vLLM 0.32 has no method 'guess'; there are ngram," in capsys.readouterr().err

@@ -14,7 +14,7 @@ def models(*states: str) -> httpx.Response:
         return {
             "name": f"m:v2#{index}", "state": state, "restarts": 0, "phase": "loading", "progress": 0.5, "next_try_at": None,
             "reason": "no such", "tail": ["last words"], "seconds_in_state": 1.0, "max_model_len": 9, "ready_after_s": 4.0,
-            "digests": {}, "checkpoint": "/c",
+            "digests": {}, "checkpoint": "/c", "note": "", "drafts": None,
         }  # fmt: skip
 
     own = {

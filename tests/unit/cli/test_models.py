@@ -15,6 +15,7 @@ def engine(state: str, **more: Any) -> dict[str, Any]:
     base = {
         "name": "shapes:v1#0", "state": state, "restarts": 0, "phase": "", "progress": None, "reason": None, "tail": [],
         "next_try_at": None, "seconds_in_state": 3.0, "max_model_len": None, "ready_after_s": None, "digests": {}, "checkpoint": None,
+        "drafts": None, "note": None,
     }  # fmt: skip
     return base | more
 
@@ -54,6 +55,16 @@ def test_a_ready_engine_tells_what_it_can() -> None:
     shown = text(described(READY))
     for word in ("shapes", "v1", "90%", "ready", "ready in 4.2 s", "context 2048", "adapters mirror"):
         assert word in shown
+
+
+def test_a_ready_engine_tells_what_came_of_its_guesses() -> None:
+    drafts = {"steps": 10, "guessed": 40, "accepted": 13, "acceptance": 0.325, "tokens_per_step": 2.3}
+    assert "guesses 32% right, 2.30 tokens a step" in text(described(READY | {"drafts": drafts}))
+    noted = READY | {"drafts": drafts, "note": "speculation is switched off"}
+    assert "speculation is switched off" in text(described(noted))
+    assert "guesses" not in text(described(noted))
+    unasked = {"steps": 0, "guessed": 0, "accepted": 0, "acceptance": None, "tokens_per_step": None}
+    assert "guesses" not in text(described(READY | {"drafts": unasked}))
 
 
 def test_a_ready_engine_tells_which_checkpoint_of_a_run_it_has_and_its_digest() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.checkpoints import Hardware
+from gateway.checkpoints import Drafting, Hardware
 from gateway.control.admission import admit
 from tests.support.fake_engines import engine_spec
 from tests.support.packed_files import GPTQ, write_packed
@@ -43,8 +43,9 @@ def test_weights_that_the_device_cannot_load_are_refused(tmp_path: Path) -> None
 
 def test_a_draft_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     base, draft = write_checkpoint(tmp_path / "base"), write_checkpoint(tmp_path / "draft")
-    spec = replace(engine_spec(tmp_path), checkpoint=base, draft=draft)
+    spec = replace(engine_spec(tmp_path), checkpoint=base, drafting=Drafting(draft=draft))
     assert admit(spec).fault is None
+    assert admit(spec).digests.keys() == {"", "draft"}
     (draft / "model.safetensors").unlink()
     assert (admit(spec).fault or "").startswith(f"the draft {draft} cannot be used: model.safetensors is missing")
 

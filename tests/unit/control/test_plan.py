@@ -39,18 +39,21 @@ def test_a_version_becomes_an_engine_on_a_short_socket_path(tmp_path: Path) -> N
 def test_of_a_run_a_checkpoint_is_chosen_and_a_draft_is_known(tmp_path: Path) -> None:
     for step in (2, 10):
         (tmp_path / "run" / f"checkpoint-{step}").mkdir(parents=True)
-    speculative = {"method": "draft_model", "model": str(tmp_path)}
+    speculative = {"method": "draft_model", "model": str(tmp_path), "num_speculative_tokens": 3}
     version = {"name": "v1", "checkpoint": f"{tmp_path}/run@newest", "speculative": speculative}
     version |= {"adapters": {"a": f"{tmp_path}/run@newest"}, "engine_args": {"trust_remote_code": True}}
     [spec] = plan([version], tmp_path)
     assert spec.checkpoint == tmp_path / "run" / "checkpoint-10"
     assert spec.adapters == (("shapes:v1+a", tmp_path / "run" / "checkpoint-10"),)
-    assert (spec.draft, spec.trusts_code) == (tmp_path, True)
-    [drafting] = plan([version | {"speculative": {"model": f"{tmp_path}/run@newest"}}], tmp_path)
-    assert drafting.draft == tmp_path / "run" / "checkpoint-10"
+    assert spec.trusts_code
+    assert spec.drafting is not None
+    assert (spec.drafting.method, spec.drafting.draft) == ("draft_model", tmp_path)
+    [other] = plan([version | {"speculative": {**speculative, "model": f"{tmp_path}/run@newest"}}], tmp_path)
+    assert other.drafting is not None
+    assert other.drafting.draft == tmp_path / "run" / "checkpoint-10"
     [lost] = plan([{"name": "v1", "checkpoint": f"{tmp_path}/run@best"}], tmp_path)
     assert lost.checkpoint == tmp_path / "run@best", "admission says why not"
-    assert (lost.draft, lost.trusts_code) == (None, False)
+    assert (lost.drafting, lost.trusts_code) == (None, False)
 
 
 def test_what_a_version_may_do_and_what_it_takes_is_planned(tmp_path: Path) -> None:
@@ -64,16 +67,19 @@ def test_what_a_version_may_do_and_what_it_takes_is_planned(tmp_path: Path) -> N
 def test_what_lies_elsewhere_is_named_and_put_in_its_place_later(tmp_path: Path) -> None:
     base, lora, draft = "hf://org/base@v1", "s3://bucket/lora", "gs://bucket/draft"
     adapter = write_adapter(tmp_path / "lora")
-    speculative = {"method": "draft_model", "model": draft}
+    speculative = {"method": "draft_model", "model": draft, "num_speculative_tokens": 3}
     version = {"name": "v1", "checkpoint": base, "adapters": {"a": lora, "b": str(adapter)}, "speculative": speculative}
     [spec] = plan([version], tmp_path)
-    assert (spec.checkpoint, spec.draft, spec.remake) == (None, None, None)
+    assert (spec.checkpoint, spec.drafting, spec.plain, spec.remake) == (None, None, None, None)
     assert [str(address) for address in spec.sources] == [base, lora, draft]
     assert spec.settle is not None
     folders = dict(zip(map(parse_address, (base, lora, draft)), (tmp_path / "b", adapter, tmp_path / "d"), strict=True))
     settled = spec.settle(folders)
     assert (settled.name, settled.socket, settled.sources, settled.settle) == (spec.name, spec.socket, (), None)
-    assert (settled.checkpoint, settled.draft) == (tmp_path / "b", tmp_path / "d")
+    assert settled.drafting is not None
+    assert (settled.checkpoint, settled.drafting.draft) == (tmp_path / "b", tmp_path / "d")
+    assert settled.plain is not None
+    assert settled.plain.checkpoint == tmp_path / "b"
     assert [folder for _, folder in settled.adapters] == [adapter, adapter]
     assert [name for name, _ in settled.adapters] == [name for name, _ in spec.adapters]
     args = settled.build_launch().args
@@ -174,3 +180,35 @@ def test_requests_may_say_something_of_pictures_where_there_is_a_most() -> None:
     assert find(pictures={"max_pixels": 9}) == PixelBounds(9)
     assert find(pictures={"min_pixels": 5}) is None
     assert find() is None
+
+
+@pytest.mark.parametrize("engine", ["vllm", "simulated"])
+def test_an_engine_that_guesses_has_a_plain_one_to_take_its_place(tmp_path: Path, engine: str) -> None:
+    speculative = {"method": "ngram", "num_speculative_tokens": 4, "min_acceptance": 0.3}
+    version = {"name": "v1", "engine": engine, "checkpoint": str(tmp_path), "replicas": 2, "speculative": speculative}
+    specs = plan([version], tmp_path)
+    plain = [spec.plain for spec in specs if spec.plain is not None]
+    assert [(spec.name, spec.min_acceptance) for spec in specs] == [("shapes:v1#0", 0.3), ("shapes:v1#1", 0.3)]
+    assert [(spec.name, spec.index, spec.drafting, spec.plain) for spec in plain] == [
+        ("shapes:v1#2", 2, None, None), ("shapes:v1#3", 3, None, None),
+    ]  # fmt: skip
+    assert len({spec.socket for spec in (*specs, *plain)}) == 4
+    told = [" ".join(spec.build_launch().args) for spec in (*specs, *plain)]
+    assert ["speculative-config" in words for words in told] == [True, True, False, False]
+    assert "min_acceptance" not in told[0]
+    assert plan([{"name": "v1", "engine": "simulated"}], tmp_path)[0].plain is None
+
+
+@pytest.mark.parametrize("engine", ["vllm", "simulated"])
+def test_parity_is_tried_with_and_without_guesses(tmp_path: Path, engine: str) -> None:
+    speculative = {"method": "ngram", "num_speculative_tokens": 4, "parity": True}
+    version = {"name": "v1", "engine": engine, "checkpoint": str(tmp_path), "speculative": speculative}
+    [spec] = plan([version | ({"engine_args": {"dtype": "bfloat16"}} if engine == "vllm" else {})], tmp_path)
+    assert spec.trials is not None
+    assert [trial.trials for trial in spec.trials] == [None, None]
+    assert {trial.socket for trial in spec.trials} != {spec.socket}
+    told = [" ".join(trial.build_launch().args) for trial in spec.trials]
+    assert ["speculative-config" in words for words in told] == [True, False]
+    if engine == "vllm":
+        assert all("--dtype=float32" in words and "bfloat16" not in words for words in told)
+    assert plan([version | {"speculative": {**speculative, "parity": False}}], tmp_path)[0].trials is None

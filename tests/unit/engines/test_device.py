@@ -73,3 +73,16 @@ def test_what_engines_run_on_here(monkeypatch: pytest.MonkeyPatch, has_gpu: bool
     monkeypatch.setattr(device, "has_cuda", lambda: has_gpu)
     assert device.find_hardware().kind == ("cuda" if has_gpu else "cpu")
     assert device.find_hardware("cuda") == Hardware("cuda")
+
+
+def test_the_openmp_of_the_environment_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(device.sys, "prefix", str(tmp_path))
+    assert device.find_openmp() is None
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libiomp5.so").touch()
+    assert device.find_openmp() == tmp_path / "lib" / "libiomp5.so"
+
+
+def test_packages_of_engines_are_found_without_importing_them() -> None:
+    assert device.has_package("json")
+    assert not device.has_package("no_such_package_at_all")

@@ -178,3 +178,13 @@ async def test_one_that_rests_while_it_pauses_sleeps_at_once(bench: KeeperBench)
     await bench.reach(EngineState.FAILED)
     bench.keeper.rest()
     await bench.reach(EngineState.ASLEEP)
+
+
+async def test_a_note_is_told_and_stays(bench: KeeperBench) -> None:
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.keeper.annotate("it is the last one")
+    assert bench.history[-1].note == "it is the last one"
+    bench.spawner.processes[0].end(1)
+    await until(lambda: bench.keeper.status.restarts == 1)
+    assert bench.keeper.status.note == "it is the last one"

@@ -1,15 +1,17 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gateway.checkpoints import Drafting
 from gateway.engines.engine import Admission, EngineSpec, EngineState, SmokePrompt
 from gateway.engines.placement import Device, Need
 from gateway.settings import SourceAddress, parse_address
 from gateway.sources import SourceFailed
 from gateway.sources.download import Told
+from gateway.telemetry.drafts import DraftCounts
 from tests.support.fake_engines import FakeProcess, FakeSpawner, engine_spec, until
 from tests.support.keeper_bench import TIMING, KeeperBench
 
@@ -430,3 +432,69 @@ async def test_stopping_ends_a_fetch_at_once(bench: KeeperBench) -> None:
     await bench.running
     assert ended.is_set()
     assert keeper.status.state is EngineState.STOPPED
+
+
+async def test_what_comes_of_guesses_is_told_and_never_falls(bench: KeeperBench) -> None:
+    bench.spec = replace(bench.spec, drafting=Drafting("ngram"))
+    bench.start()
+    assert (await bench.reach(EngineState.READY)).drafts is None
+    bench.probe.drafts = DraftCounts(10, 40, 20)
+    await until(lambda: bench.keeper.status.drafts == DraftCounts(10, 40, 20))
+    bench.probe.drafts = None
+    bench.spawner.processes[0].end(1)
+    await until(lambda: bench.keeper.status.restarts == 1)
+    bench.probe.drafts = DraftCounts(1, 4, 0)
+    await until(lambda: bench.keeper.status.drafts == DraftCounts(11, 44, 20))
+
+
+async def test_an_engine_that_does_not_guess_is_not_asked(bench: KeeperBench) -> None:
+    bench.probe.drafts = DraftCounts(10, 40, 20)
+    bench.start()
+    await bench.reach(EngineState.READY)
+    looks = bench.probe.looks
+    await until(lambda: bench.probe.looks > looks + 3)
+    assert bench.keeper.status.drafts is None
+
+
+async def test_an_engine_whose_guesses_change_answers_is_never_launched(bench: KeeperBench) -> None:
+    trial = bench.spec
+    bench.spec = replace(bench.spec, trials=(trial, trial))
+    texts = iter(["one text", "another text"])
+    bench.probe.answers = LastWords(texts)
+    bench.start()
+    await bench.running
+    assert bench.keeper.status.state is EngineState.FAILED
+    assert (bench.keeper.status.reason or "").startswith("speculation changes answers: 'Hello' is answered 'one text'")
+    assert bench.keeper.status.next_try_at is None
+    assert len(bench.spawner.processes) == 2, "the trials, and no third"
+
+
+async def test_an_engine_whose_guesses_change_nothing_is_launched_after_its_trials(bench: KeeperBench) -> None:
+    trial = bench.spec
+    bench.spec = replace(bench.spec, trials=(trial, trial))
+    bench.start()
+    await bench.reach(EngineState.READY)
+    assert len(bench.spawner.processes) == 3
+    assert "comparing answers with and without speculation" in {status.phase for status in bench.history}
+
+
+class LastWords(dict[str, str]):
+    """Each answer to Hello is the next of some; others are alike."""
+
+    def __init__(self, texts: Iterator[str]) -> None:
+        super().__init__()
+        self._texts = texts
+
+    def get(self, key: str, default: str = "") -> str:  # type: ignore[override]
+        return next(self._texts) if key == "Hello" else default
+
+
+async def test_arguments_that_no_trial_can_be_given_are_a_final_failure(bench: KeeperBench) -> None:
+    def refuse() -> None:
+        raise ValueError("engine_args: 'port' is the gateway's own")
+
+    trial = replace(bench.spec, build_launch=refuse)
+    bench.spec = replace(bench.spec, trials=(trial, trial))
+    bench.start()
+    await bench.running
+    assert bench.keeper.status.reason == "engine_args: 'port' is the gateway's own"

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.engines.engine import ProbeFailed, SmokePrompt
 from gateway.engines.probe import Probe
+from gateway.telemetry.drafts import DraftCounts
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -311,3 +312,62 @@ async def test_an_engine_is_put_to_sleep_and_woken(tmp_path: Path, monkeypatch: 
     with pytest.raises(ProbeFailed, match=r"does not wake up \(404: Not Found\)"):
         await asked.wake_up()
     await asked.close()
+
+
+async def test_what_came_of_guesses_is_read_from_the_engines_counters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def line(name: str, engine: int, value: str) -> str:
+        return f'vllm:spec_decode_num_{name}_total{{engine="{engine}",model_name="a b"}} {value}'
+
+    lines = [line("drafts", 0, "3.0"), line("drafts", 1, "4.0"), line("draft_tokens", 0, "28.0")]
+    lines += [line("accepted_tokens", 0, "1.2e+07"), line("accepted_tokens_per_pos", 0, "9.0"), "# HELP x"]
+    answers = iter(["\n".join(lines), "vllm:num_requests_running 0.0\n"])
+    asked = probe(tmp_path, lambda request: httpx.Response(200, text=next(answers)), monkeypatch)
+    assert await asked.read_drafts() == DraftCounts(7, 28, 12_000_000)
+    assert await asked.read_drafts() is None, "it does not guess"
+    await asked.close()
+
+
+async def test_counters_that_do_not_come_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    asked = probe(tmp_path, refuse, monkeypatch)
+    assert await asked.read_drafts() is None
+    await asked.close()
+
+
+@pytest.mark.parametrize(("is_shown", "kinds"), [(True, ["image_url", "text"]), (False, ["text"])])
+async def test_an_answer_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_shown: bool, kinds: list[str]
+) -> None:
+    seen: list[Any] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(json.loads(request.content))
+        return httpx.Response(200, json={"choices": [{"message": {"content": "a circle"}, "finish_reason": "length"}]})
+
+    asked = probe(tmp_path, handle, monkeypatch)
+    question = SmokePrompt("what?", "", "shapes", fields={"max_tokens": 9, "temperature": 1})
+    assert await asked.answer(question, is_shown=is_shown) == "a circle"
+    assert (seen[0]["temperature"], seen[0]["max_tokens"]) == (0, 9)
+    assert [part["type"] for part in seen[0]["messages"][0]["content"]] == kinds
+    await asked.close()
+
+
+async def test_a_model_without_a_template_is_asked_without_a_chat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/completions":
+            return httpx.Response(200, json={"choices": [{"text": " and so on"}]})
+        return httpx.Response(400, json={"error": {"message": "no chat template"}})
+
+    asked = probe(tmp_path, handle, monkeypatch)
+    assert await asked.answer(SmokePrompt("one", "", "shapes"), is_shown=False) == " and so on"
+    await asked.close()
+    refusing = probe(tmp_path, lambda request: httpx.Response(500, text="broken"), monkeypatch)
+    with pytest.raises(ProbeFailed, match="'one' failed with 500: broken"):
+        await refusing.answer(SmokePrompt("one", "", "shapes"), is_shown=False)
+    await refusing.close()

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.engines.engine import Admission, EngineState, MountRefused, SmokePrompt
+from gateway.checkpoints import Drafting
+from gateway.engines.engine import Admission, EngineSpec, EngineState, MountRefused, SmokePrompt
 from gateway.engines.supervisor import Supervisor
 from gateway.engines.tools import KeeperTiming, KeeperTools
 from gateway.fleet.replica import Replica
 from gateway.tasks import TaskSet
+from gateway.telemetry.drafts import DraftCounts
 from tests.support.fake_engines import (
     DEVICES,
     FakeProbe,
@@ -21,7 +23,7 @@ from tests.support.fake_engines import (
     until,
 )
 
-TIMING = KeeperTiming(poll_s=0, quiet_s=0, stop_grace_s=0.01, unload_after_s=0, first_pause_s=60)
+TIMING = KeeperTiming(poll_s=0, quiet_s=0, health_every_s=0, stop_grace_s=0.01, unload_after_s=0, first_pause_s=60)
 
 
 def supervise(
@@ -471,3 +473,69 @@ async def test_an_adapter_that_is_still_to_be_unloaded_holds_up_no_end(
     await supervisor.set_adapter("shapes", "v1", "a", None)
     async with asyncio.timeout(2):
         await supervisor.close()
+
+
+def guessing(folder: Path) -> EngineSpec:
+    """One that guesses ahead, and the same one that does not."""
+    plain = replace(remakeable(engine_spec(folder, "shapes:v1#1")), index=1)
+    return replace(engine_spec(folder), drafting=Drafting("ngram"), min_acceptance=0.4, plain=plain)
+
+
+async def test_speculation_that_is_mostly_wrong_is_switched_off(tmp_path: Path) -> None:
+    probe = FakeProbe()
+    supervisor = supervise(FakeSpawner(), probe)
+    supervisor.start([guessing(tmp_path)])
+    await until(lambda: states(supervisor) == [EngineState.READY])
+    probe.drafts = DraftCounts(2500, 10_000, 5000)
+    await until(lambda: supervisor.statuses()[0].drafts == probe.drafts)
+    assert len(supervisor.statuses()) == 1, "half of it right is good enough"
+    probe.drafts = DraftCounts(5000, 20_000, 5000)
+    await until(lambda: len(supervisor.statuses()) == 2)
+    await until(lambda: len(supervisor.statuses()) == 1)
+    [status] = supervisor.statuses()
+    assert (status.name, status.state) == ("shapes:v1#1", EngineState.READY)
+    assert status.drafts == DraftCounts(5000, 20_000, 5000), "counted on from the one before"
+    assert (status.note or "").startswith("speculation is switched off: 0.0% of the last 10,000 guessed tokens were")
+    assert [replica.name for replica in supervisor.replicas()] == ["v1-1"]
+    await supervisor.close()
+
+
+async def test_without_an_engine_beside_it_speculation_stays(tmp_path: Path) -> None:
+    probe = FakeProbe()
+    supervisor = supervise(FakeSpawner(), probe, {"shapes:v1#1": "no room"})
+    supervisor.start([guessing(tmp_path)])
+    probe.drafts = DraftCounts(5000, 20_000, 100)
+    await until(lambda: len(supervisor.statuses()) == 2)
+    await until(lambda: len(supervisor.statuses()) == 1)
+    [status] = supervisor.statuses()
+    assert (status.name, status.state) == ("shapes:v1#0", EngineState.READY)
+    assert (status.note or "").startswith(
+        "it stays, as shapes:v1#1 failed beside it (no room), though 0.5% of the last"
+    )
+    await supervisor.close()
+
+
+async def test_a_version_that_is_retired_while_it_is_replaced_is_gone(tmp_path: Path) -> None:
+    probe = FakeProbe()
+    supervisor = supervise(FakeSpawner(), probe)
+    supervisor.start([guessing(tmp_path)])
+    await until(lambda: states(supervisor) == [EngineState.READY])
+    probe.drafts = DraftCounts(5000, 20_000, 100)
+    await until(lambda: len(supervisor.statuses()) == 2)
+    supervisor.retire("shapes", "v1")
+    await until(lambda: supervisor.statuses() == [])
+    await supervisor.close()
+
+
+async def test_an_engine_that_is_to_go_is_not_replaced(tmp_path: Path) -> None:
+    spawner, probe = FakeSpawner(), FakeProbe()
+    supervisor = supervise(spawner, probe)
+    supervisor.start([guessing(tmp_path)])
+    await until(lambda: states(supervisor) == [EngineState.READY])
+    async with supervisor._mounting.setdefault(("shapes", "v1"), asyncio.Lock()):
+        probe.drafts = DraftCounts(5000, 20_000, 100)
+        await until(lambda: supervisor.statuses()[0].drafts == probe.drafts)
+        supervisor.retire("shapes", "v1")
+    await until(lambda: supervisor.statuses() == [])
+    assert len(spawner.processes) == 1
+    await supervisor.close()

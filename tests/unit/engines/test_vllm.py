@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gateway.engines import vllm
 from gateway.engines.engine import MountRefused
 from gateway.engines.machine import Machine
 from gateway.engines.placement import Need
@@ -14,6 +15,7 @@ from gateway.engines.vllm import (
     build_launch_spec,
     can_doze,
     estimate_need,
+    find_drafting,
     is_forkable,
     let_doze,
     make_room,
@@ -191,6 +193,32 @@ def test_flags_by_which_the_gateway_reaches_the_engine_are_refused(name: str) ->
 
 def test_flags_that_only_look_like_ours_are_passed_on() -> None:
     assert flags(engine_args={"model-impl": "vllm"})["--model-impl"] == ["vllm"]
+
+
+def test_an_engine_that_guesses_on_a_cpu_gets_another_openmp_and_is_not_forked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(vllm, "find_openmp", lambda: tmp_path / "libiomp5.so")
+    guessing = replace(REQUEST, speculative={"method": "ngram"})
+    assert env(speculative={"method": "ngram"})["LD_PRELOAD"] == str(tmp_path / "libiomp5.so")
+    assert not is_forkable(guessing)
+    assert is_forkable(REQUEST)
+    assert "LD_PRELOAD" not in env()
+    assert "LD_PRELOAD" not in env(cpu=False, speculative={"method": "ngram"})
+    monkeypatch.setattr(vllm, "find_openmp", lambda: None)
+    assert is_forkable(guessing)
+    assert "LD_PRELOAD" not in env(speculative={"method": "ngram"})
+
+
+def test_admission_is_told_how_an_engine_guesses(tmp_path: Path) -> None:
+    assert find_drafting(REQUEST) is None
+    drafting = find_drafting(replace(REQUEST, speculative={"method": "qwen3_5_mtp", "model": str(tmp_path)}))
+    assert drafting is not None
+    assert (drafting.method, drafting.draft, drafting.is_cached) == ("mtp", tmp_path, True)
+    for arguments in ({"enable_prefix_caching": False}, {"no-enable-prefix-caching": True}):
+        found = find_drafting(replace(REQUEST, speculative={"method": "ngram"}, engine_args=arguments))
+        assert found is not None
+        assert not found.is_cached
 
 
 def test_speculative_decoding_is_passed_as_json() -> None:

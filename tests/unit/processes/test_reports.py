@@ -1,5 +1,6 @@
 from gateway.processes.messages import RelayState, Report
 from gateway.processes.reports import render_reports
+from gateway.telemetry.drafts import DraftCounts, tell_drafts
 from gateway.telemetry.metrics import RelayCounts
 from gateway.telemetry.requests import RequestRecord
 
@@ -21,6 +22,11 @@ def test_relays_are_added_up_and_told_apart_in_their_own_health() -> None:
     assert 'gateway_relay_starts_total{relay="1"} 3.0' in text
     assert 'gateway_routes_delay_seconds{relay="0"} 0.25' in text
     assert 'gateway_routes_delay_seconds{relay="2"}' not in text  # it has said nothing yet
+
+
+def test_other_metrics_stand_beside_them() -> None:
+    text = render_reports([], tell_drafts({("m", "v1"): DraftCounts(1, 4, 2)})).decode()
+    assert 'gateway_speculative_guessed_total{model="m",version="v1"} 4.0' in text
 
 
 def test_reports_are_left_as_they_are() -> None:

@@ -36,7 +36,15 @@ def test_what_this_release_cannot_do_is_refused_by_name(data: dict[str, Any], ke
 
 def test_addresses_are_fine_where_folders_are() -> None:
     version = {"name": "v1", "checkpoint": "hf://org/m@v1", "adapters": {"a": "gs://bucket/m"}}
-    assert find(make(version | {"speculative": {"method": "draft_model", "model": "s3://bucket/draft"}})) == {}
+    assert (
+        find(
+            make(
+                version
+                | {"speculative": {"method": "draft_model", "model": "s3://bucket/draft", "num_speculative_tokens": 3}}
+            )
+        )
+        == {}
+    )
 
 
 @pytest.mark.parametrize("key", ["checkpoint", "adapters.a", "speculative.model"])
@@ -99,7 +107,7 @@ def test_what_is_no_endpoint_is_refused_and_not_repeated(url: str) -> None:
     [
         ("adapters", {"mirror": "/"}),
         ("engine_args", {"max-model-len": 4096}),
-        ("speculative", {"method": "ngram"}),
+        ("speculative", {"method": "ngram", "num_speculative_tokens": 3}),
         ("replicas", 2),
         ("env", {"A": "b"}),
         ("pictures", {"max_pixels": 9}),
@@ -148,7 +156,7 @@ def test_one_checkpoint_of_a_run_may_be_asked_for(tmp_path: Path) -> None:
 
 def test_a_draft_is_a_folder_or_a_name(tmp_path: Path) -> None:
     def of(draft: str) -> dict[str, str]:
-        speculative = {"method": "draft_model", "model": draft}
+        speculative = {"method": "draft_model", "model": draft, "num_speculative_tokens": 3}
         return find(make({"name": "v1", "checkpoint": str(tmp_path), "speculative": speculative}))
 
     assert of(str(tmp_path)) == of("org/draft") == {}
@@ -161,6 +169,15 @@ def test_the_least_pixels_are_no_more_than_the_most() -> None:
     assert found == {"models[0].versions[0].pictures.min_pixels": "is more than max_pixels, 9"}
     for pictures in ({"min_pixels": 9, "max_pixels": 9}, {"min_pixels": 9}, {"max_pixels": 9}, None):
         assert find(make(version | {"pictures": pictures})) == {}
+
+
+def test_what_a_method_of_speculation_lacks_is_told() -> None:
+    version = {"name": "v1", "engine": "simulated", "speculative": {"method": "ngram", "model": "org/draft"}}
+    start = "models[0].versions[0].speculative"
+    assert find(make(version)) == {
+        f"{start}.model": "ngram makes nothing of a draft: take it out, or use draft_model",
+        f"{start}.num_speculative_tokens": "ngram needs to know how many tokens to guess at a time: try 3",
+    }
 
 
 def test_smoke_prompts_name_what_is_there(tmp_path: Path) -> None:

@@ -42,13 +42,15 @@ def test_flag_wins_over_environment_over_file_over_default(folder: Path) -> None
 
 def test_folders_are_relative_to_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder))
-    version = "{name: v1, checkpoint: weights/../weights/v1, adapters: {a: ~/weights/lora}, speculative: {model: ./weights/v1}}"
+    version = "{name: v1, checkpoint: weights/../weights/v1, adapters: {a: ~/weights/lora}, speculative: {method: eagle, model: ./weights/v1}}"
     server = "server: {access_log_path: logs/requests.log}\n"
     path = write(folder, f"{server}engines: {{runtime_dir: run}}\nmodels: [{{name: m, versions: [{version}]}}]\n")
     settings = load(path, {}, {})
     assert settings.models[0].versions[0].checkpoint == str(folder / "weights/v1")
     assert settings.models[0].versions[0].adapters == {"a": str(folder / "weights/lora")}
-    assert settings.models[0].versions[0].speculative == {"model": str(folder / "weights/v1")}
+    speculative = settings.models[0].versions[0].speculative
+    assert speculative is not None
+    assert speculative.engine_config == {"method": "eagle", "model": str(folder / "weights/v1")}
     assert settings.engines.runtime_dir == folder / "run"
     assert settings.server.access_log_path == folder / "logs/requests.log"
     assert not (folder / "run").exists()

@@ -10,6 +10,7 @@ from gateway.settings.tree import (
     ModelSettings,
     ServerSettings,
     Settings,
+    SpeculativeSettings,
     VersionSettings,
     normalise_split,
 )
@@ -179,3 +180,31 @@ def test_a_split_becomes_fractions_over_all_versions() -> None:
 def test_bad_splits(split: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         normalise_split(split, ["v1", "v2"])
+
+
+def test_of_speculation_the_engine_gets_what_is_not_ours() -> None:
+    data = {
+        "method": "ngram",
+        "num_speculative_tokens": 4,
+        "prompt_lookup_max": 3,
+        "min_acceptance": 0.4,
+        "parity": True,
+    }
+    section = SpeculativeSettings.model_validate(data)
+    assert (section.min_acceptance, section.parity) == (0.4, True)
+    assert section.engine_config == {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 3}
+    again = SpeculativeSettings.model_validate_json(section.model_dump_json())
+    assert again.engine_config == section.engine_config, "as it goes from one process to another"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("method", ""), ("method", 3), ("num_speculative_tokens", 0), ("num_speculative_tokens", 65),
+        ("num_speculative_tokens", True), ("num_speculative_tokens", 2.5), ("min_acceptance", 0), ("min_acceptance", 1),
+        ("min_acceptance", True), ("parity", "perhaps"), ("model", 7),
+    ],
+)  # fmt: skip
+def test_bad_values_of_speculation(key: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=key):
+        SpeculativeSettings.model_validate({"method": "ngram", key: value})

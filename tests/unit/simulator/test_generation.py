@@ -107,3 +107,12 @@ def test_prompts_of_completions(prompt: object) -> None:
 def test_bad_prompts_of_completions(prompt: object) -> None:
     with pytest.raises(RefusalError):
         make_answer(OPTIONS, COMPLETION, {"prompt": prompt}, None)
+
+
+def test_wrong_guesses_change_answers_where_there_are_guesses() -> None:
+    def answer(guessed_tokens: int, faults: dict[str, float]) -> str:
+        options = Options(guessed_tokens=guessed_tokens, faults=faults)
+        body = {"messages": [{"role": "user", "content": "Hello"}], "temperature": 0}
+        return make_answer(options, CHAT, body, None).choices[0].text
+
+    assert answer(4, {}) == answer(0, {}) == answer(0, {"wrong-guess": 0}) != answer(4, {"wrong-guess": 0})

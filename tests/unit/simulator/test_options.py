@@ -61,3 +61,16 @@ def test_bad_values_end_with_code_2(arguments: str) -> None:
     with pytest.raises(SystemExit) as caught:
         parse(arguments)
     assert caught.value.code == 2
+
+
+def test_what_is_guessed_ahead_is_told_as_vllm_is_told() -> None:
+    assert parse_options([]).guessed_tokens == 0
+    options = parse('--speculative-config {"method":"ngram","num_speculative_tokens":4} --spec-acceptance 0.25')
+    assert (options.guessed_tokens, options.acceptance) == (4, 0.25)
+
+
+@pytest.mark.parametrize("rate", ["-0.1", "1.1", "nan", "x"])
+def test_an_acceptance_is_a_fraction(rate: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(f"--spec-acceptance {rate}")
+    assert "--spec-acceptance" in capsys.readouterr().err

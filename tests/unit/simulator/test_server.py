@@ -151,6 +151,17 @@ async def test_a_client_that_hangs_up_frees_the_engine() -> None:
         assert 'vllm:num_requests_running{engine="0",model_name="m"} 0.0' in (await client.get("/metrics")).text
 
 
+@pytest.mark.parametrize(("rate", "counts"), [(0.0, (40, 160, 0)), (0.25, (20, 80, 20)), (1.0, (8, 32, 32))])
+async def test_guesses_are_counted_as_if_they_had_been_made(rate: float, counts: tuple[int, int, int]) -> None:
+    async with serve(replace(OPTIONS, guessed_tokens=4, acceptance=rate, tokens=40, itl_s=0)) as (client, _):
+        await client.post("/v1/chat/completions", json=CHAT | {"max_tokens": 40})
+        metrics = (await client.get("/metrics")).text
+        for name, count in zip(("drafts", "draft_tokens", "accepted_tokens"), counts, strict=True):
+            assert f'vllm:spec_decode_num_{name}_total{{engine="0",model_name="m"}} {count}.0' in metrics
+    async with serve(OPTIONS) as (client, _):
+        assert "spec_decode" not in (await client.get("/metrics")).text
+
+
 async def test_a_unix_socket_that_is_left_over_fails_the_start(tmp_path: Path) -> None:
     options = replace(OPTIONS, uds=str(tmp_path / "s"))
     async with serve(options) as (client, _):

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.checkpoints.admission import check_draft
+from gateway.checkpoints import Drafting, Finding, check
 from tests.support.safetensors_files import (
     VOCABULARY,
     edit_json,
@@ -17,6 +17,20 @@ from tests.support.safetensors_files import (
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
     return write_checkpoint(tmp_path / "draft"), write_checkpoint(tmp_path / "base")
+
+
+def check_draft(draft: Path, base: Path, *, trusts_code: bool = False) -> Finding | None:
+    """What is wrong with the draft, if anything is."""
+    return find(base, Drafting(draft=draft), trusts_code=trusts_code)
+
+
+def find(base: Path, drafting: Drafting, *, trusts_code: bool = False) -> Finding | None:
+    """The one error of a sound checkpoint that is to guess ahead so."""
+    errors = [
+        one for one in check(base, drafting=drafting, trusts_code=trusts_code).findings if one.severity == "error"
+    ]
+    assert len(errors) <= 1
+    return errors[0] if errors else None
 
 
 def test_a_smaller_model_of_the_same_words_is_a_draft(pair: tuple[Path, Path]) -> None:
@@ -79,6 +93,71 @@ def test_a_damaged_draft_is_refused(pair: tuple[Path, Path], name: str) -> None:
     assert fault is not None
     assert fault.code == "draft-unusable"
     assert f"cannot be used: {name} is missing" in fault.message
+
+
+def test_layers_of_a_head_are_its_own_affair(pair: tuple[Path, Path]) -> None:
+    draft, base = pair
+    edit_json(draft / "config.json", architectures=["MedusaModel"], model_type="medusa", num_hidden_layers=1)
+    write_tensors(draft / "model.safetensors", {f"blocks.{n}.layers.{n}.weight": (8, 8) for n in range(3)})
+    assert check_draft(draft, base) is None
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}},
+        {"rope_parameters": {"full_attention": {"rope_type": "default", "mrope_section": [1, 2, 1]}}},
+        {"xdrope_section": [1, 2, 1]},
+    ],
+)
+def test_a_draft_with_positions_of_pictures_is_refused(pair: tuple[Path, Path], rope: dict[str, object]) -> None:
+    draft, base = pair
+    edit_json(draft / "config.json", **rope)
+    fault = find(base, Drafting("draft_model", draft))
+    assert fault is not None
+    assert fault.code == "draft-rope"
+    assert "M-RoPE" in str(fault)
+    assert find(base, Drafting("eagle", draft)) is None, "only a whole model as draft is refused for it"
+    assert find(draft, Drafting("draft_model", base)) is None, "what it helps along may see"
+
+
+@pytest.mark.parametrize("name", ["mtp.layers.0.self_attn.q_proj.weight", "model.layers.2.self_attn.q_proj.weight"])
+def test_mtp_needs_layers_of_its_own(tmp_path: Path, name: str) -> None:
+    base = write_checkpoint(tmp_path / "base")
+    fault = find(base, Drafting("mtp"))
+    assert fault is not None
+    assert fault.code == "method-layers"
+    assert find(base, Drafting("mtp", write_checkpoint(tmp_path / "draft"))) is None
+    write_tensors(base / "model.safetensors", list_shapes() | {name: (8, 8)})
+    codes = {one.code for one in check(base, drafting=Drafting("mtp")).findings}
+    assert "method-layers" not in codes
+
+
+def test_suffix_needs_its_package(pair: tuple[Path, Path]) -> None:
+    assert find(pair[1], Drafting("suffix")) is None
+    fault = find(pair[1], Drafting("suffix", has_suffix_package=False))
+    assert fault is not None
+    assert (fault.code, fault.mend) == (
+        "method-package",
+        "pip install arctic-inference==0.1.1, or use the method ngram",
+    )
+
+
+@pytest.mark.parametrize(("is_cpu", "code"), [(True, "method-device"), (False, None), (None, None)])
+def test_what_dies_on_a_cpu_is_refused_there(pair: tuple[Path, Path], is_cpu: bool | None, code: str | None) -> None:
+    fault = find(pair[1], Drafting("ngram_gpu", is_cpu=is_cpu))
+    assert (fault and fault.code) == code
+    assert find(pair[1], Drafting("ngram", is_cpu=is_cpu)) is None
+
+
+def test_mtp_of_linear_attention_on_a_cpu_does_without_cached_prompts(pair: tuple[Path, Path]) -> None:
+    base = pair[1]
+    edit_json(base / "config.json", layer_types=["linear_attention", "full_attention"])
+    fault = find(base, Drafting("mtp", pair[0], is_cpu=True))
+    assert fault is not None
+    assert (fault.code, fault.mend) == ("method-cache", "set engine_args {enable-prefix-caching: false}")
+    assert find(base, Drafting("mtp", pair[0], is_cpu=True, is_cached=False)) is None
+    assert find(base, Drafting("mtp", pair[0], is_cpu=False)) is None
 
 
 def test_a_folder_that_is_not_there_is_told(pair: tuple[Path, Path], tmp_path: Path) -> None:
