@@ -70,7 +70,7 @@ class Staffing:
         ]
         self._supervisor.start(self._planner.plan_all(new))
         for successor in serving.successors.keys() - kept:  # the other one goes only when it is up
-            self._supervisor.wake(*successor)
+            self._supervisor.insist(*successor)
 
 
 def _make_probe(spec: EngineSpec) -> EngineProbe:

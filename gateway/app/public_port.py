@@ -54,6 +54,7 @@ class PublicPort:
         server = settings.server
         self._log = log
         self._counts = counts
+        self._board = board
         self._ledger = RequestLedger(log, counts)
         self._upstream = Upstream(
             first_byte_timeout_s=server.first_byte_timeout_s, idle_timeout_s=server.idle_timeout_s
@@ -77,6 +78,10 @@ class PublicPort:
     def count_running(self, address: str) -> int:
         """Requests under way at an engine."""
         return self.forwarder.running.get(address, 0)
+
+    def is_routed(self, address: str) -> bool:
+        """True if requests may still be sent to an engine."""
+        return self._board.routes.has_address(address)
 
     def count_ended(self, model: str, version: str) -> int:
         """Requests to a version that have ended."""

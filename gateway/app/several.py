@@ -76,7 +76,7 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
             await hub.close()
             await tasks.close()
             return 0 if orders.stop.is_set() else 1
-        staffing.keep(serving)
+        staffing.keep(Serving.load(hub.serving))  # control answers already, and may have changed it
         gateway = Gateway(supervisor, show_url(public_sockets[0][0]), show_url(admin_sockets[0][0]))
         logger.info("answering on %s, admin on %s", gateway.public_url, gateway.admin_url)
         if on_up is not None:

@@ -48,7 +48,7 @@ def _connect(args: argparse.Namespace, run: Callable[[AdminPort, argparse.Namesp
             return run(AdminPort(client), args)
     except httpx.ConnectError:
         print(f"{name}: nobody answers at {args.admin_url}: is `gateway serve` running?", file=sys.stderr)
-    except (AdminFailed, httpx.HTTPError) as error:
+    except (AdminFailed, httpx.HTTPError, httpx.InvalidURL) as error:
         print(f"{name}: {error}", file=sys.stderr)
     return 1
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from rich.live import Live
 
-from gateway.cli.admin import AdminPort, add_flags
+from gateway.cli.admin import AdminFailed, AdminPort, add_flags
 from gateway.cli.models import make_console, render
 
 _LOOK_EVERY_S = 0.3
@@ -38,8 +38,12 @@ def run(port: AdminPort, args: argparse.Namespace) -> int:
 
 def _wait(port: AdminPort, model: str, version: str) -> int:
     console = make_console()
+    was_there = False
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while not _is_settled(found := _look(port, model, version)):
+            if was_there and not _list_states(found):
+                raise AdminFailed(f"{model}:{version} was unloaded before it was ready")
+            was_there |= bool(_list_states(found))
             live.update(render(found, has_bars=console.is_terminal), refresh=True)
             time.sleep(_LOOK_EVERY_S)
     console.print(render(found, has_bars=False))

@@ -1,6 +1,7 @@
 """`gateway split`: show or change how a model's traffic is shared among its versions."""
 
 import argparse
+from math import isfinite
 from urllib.parse import quote
 
 from gateway.cli.admin import AdminPort, add_flags
@@ -31,6 +32,8 @@ def _read_weight(text: str) -> tuple[str, float]:
     try:
         if not version or not equals:
             raise ValueError
-        return version, float(weight)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"should be VERSION=WEIGHT, as v2=10, got {text!r}") from error
+        if isfinite(share := float(weight)):
+            return version, share
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"should be VERSION=WEIGHT, as v2=10, got {text!r}")

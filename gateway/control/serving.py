@@ -98,7 +98,9 @@ class Serving:
         old = self.find_model(model)
         gone = self.successors[model, version]
         split = old.split | {version: old.split.get(version, 0.0) + old.split.get(gone, 0.0)}
-        return self._without(old.model_copy(update={"split": split}), gone)
+        after = self._without(old.model_copy(update={"split": split}), gone)
+        before = self.successors.get((model, gone))  # it was itself to take another's place: that goes on
+        return after if before is None else replace(after, successors={**after.successors, (model, version): before})
 
     def give_up(self, model: str, version: str) -> "Serving":
         """A successor replaces nobody any more."""

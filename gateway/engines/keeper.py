@@ -52,6 +52,9 @@ class EngineKeeper:
         pause_s = self._timing.first_pause_s
         while not self._want.is_leaving:
             if self._want.value in (Wanted.DOZING, Wanted.ASLEEP):
+                self._want.fall_asleep()
+                if self._want.is_up:
+                    continue
                 self._update(EngineState.ASLEEP, phase="", progress=None, pid=None, **self._describe_mounts())
                 await self._want.until(Wanted.UP, Wanted.GONE, Wanted.ENDED)
                 continue
@@ -61,7 +64,7 @@ class EngineKeeper:
             lasted_s = 0.0 if life.up_since_s is None else time.monotonic() - life.up_since_s
             pause_s = self._timing.first_pause_s if lasted_s > self._timing.stable_after_s else pause_s
             self._fail(failure, pause_s)
-            await life.end(is_failure=True)
+            await life.end(is_failure=True, comes_back=not failure.is_final and self.spec.sleep_after_s is None)
             if failure.is_final:
                 return
             await self._pause(pause_s)
@@ -92,7 +95,7 @@ class EngineKeeper:
             logger.warning("%s ended before its time: %s", self.spec.name, failure.reason)
             failure = None
         if failure is None:
-            await life.end(is_failure=False)
+            await life.end(is_failure=False, comes_back=False)
         return life, failure
 
     def stop(self) -> None:
@@ -106,8 +109,8 @@ class EngineKeeper:
         self._want.set(Wanted.GONE)
 
     def rest(self) -> None:
-        """Ask the engine to end once its answers have ended, and to start again when it is woken."""
-        self._want.set(Wanted.ASLEEP)
+        """Ask the engine to end with its last answer, as another needs its place; asked for, it starts again."""
+        self._want.evict()
 
     def doze(self) -> None:
         """As `rest`, for one that nobody asks for: an engine that `can_doze` keeps its process and its place."""
@@ -116,13 +119,17 @@ class EngineKeeper:
 
     @property
     def is_dozing(self) -> bool:
-        """True while it sleeps and keeps its place."""
-        return self.status.state is EngineState.ASLEEP and self.status.pid is not None
+        """True while it sleeps and keeps its place, and is to go on so."""
+        is_asleep = self.status.state is EngineState.ASLEEP and self.status.pid is not None
+        return is_asleep and self._want.value is Wanted.DOZING
 
     def wake(self) -> None:
         """Ask an engine that sleeps, or was going to, to be up again."""
-        self._want.was_woken = True
-        self._want.set(Wanted.UP)
+        self._want.ask()
+
+    def insist(self) -> None:
+        """Do not let it sleep before it has been up; but nobody else is to sleep for it."""
+        self._want.is_due = True
 
     @property
     def is_wanted(self) -> bool:

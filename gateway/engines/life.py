@@ -91,27 +91,32 @@ class EngineLife:
                     await self._guard(process, self._rouse(), but=NOT_UP, timeout_s=self._timing.start_timeout_s)
             if not self._want.is_up:
                 return
-            self._tell(EngineState.READY, phase="")
+            self._tell(EngineState.READY, phase="", **self._mounts.describe(is_up=True))
 
     def kill(self) -> None:
         """Leave nothing behind, at once."""
         if self._process is not None:
             self._process.kill()
 
-    async def end(self, *, is_failure: bool) -> None:
-        """End the process: SIGTERM and a grace time for one that is well, then SIGKILL to its whole group."""
+    async def end(self, *, is_failure: bool, comes_back: bool) -> None:
+        """End the process: SIGTERM and a grace time for one that is well, then SIGKILL to its whole group.
+
+        One that `comes_back` keeps its place meanwhile.
+        """
         process, was_up = self._process, self.is_up
         self._process = None
         self._mounts.end()
         if process is None:
-            self._room.release(self._name)
+            if not comes_back:
+                self._room.release(self._name)
             return
         # vLLM takes no SIGTERM while it loads.
         if was_up and not is_failure:
             await self._end_gently(process)
         process.kill()
         await process.wait()
-        self._room.release(self._name)
+        if not comes_back:
+            self._room.release(self._name)
         self._mounts.spec.socket.unlink(missing_ok=True)
 
     async def _end_gently(self, process: EngineProcess) -> None:
@@ -144,9 +149,9 @@ class EngineLife:
             return None
         if self._tools.slots.locked():
             self._tell(EngineState.STARTING, phase="waiting for another engine to load")
-        async with self._tools.slots:
-            if not self._want.is_up:
-                return None
+        if await self._while_wanted(self._tools.slots.acquire()) is None:
+            return None
+        try:
             if not await self._prove_parity(spec, admission, devices):
                 return None
             process = await self._while_wanted(self._launch(spec, devices))  # loading vLLM takes its time
@@ -154,6 +159,8 @@ class EngineLife:
                 await self._guard(
                     process, self._bring_up(spec, admission), but=NOT_UP, timeout_s=self._timing.start_timeout_s
                 )
+        finally:
+            self._tools.slots.release()
         return process if self.is_up else None
 
     async def _settle(self) -> None:
@@ -207,11 +214,15 @@ class EngineLife:
         def note(phase: str) -> None:
             self._tell(EngineState.STARTING, phase=phase)
 
-        must_be_up = spec.sleep_after_s is None or self._want.was_woken
+        may_sleep, want = spec.sleep_after_s is not None, self._want
+        may_evict = not want.is_due and (not may_sleep or want.is_asked)
         need = spec.estimate_need(admission.weights_bytes)
         try:
-            return await self._room.claim(spec, need, may_evict=must_be_up, note=note)
+            return await self._room.claim(spec, need, may_evict=may_evict, note=note)
         except NoRoom as error:
+            must_be_up = (
+                not may_sleep or want.is_due or (want.is_asked and not self._room.has(spec.model, spec.version))
+            )
             if must_be_up or error.is_final:
                 raise EngineFailed(str(error), is_final=error.is_final) from error
             logger.info("%s sleeps from the start: %s", self._name, error)
@@ -307,6 +318,7 @@ class EngineLife:
         self._mounts.begin(spec, admission.digests)
         await self._catch_up()
         self.up_since_s = time.monotonic()
+        self._want.is_asked = self._want.is_due = False
         self._tell(
             EngineState.READY, phase="", progress=None, reason=None, tail=(), max_model_len=length,
             ready_after_s=self.up_since_s - self._started_s, **self._mounts.describe(is_up=True),
@@ -342,11 +354,14 @@ class EngineLife:
         quiet_since_s = began_s = time.monotonic()
         while True:
             now_s, running = time.monotonic(), self._tools.traffic.count_running(address)
-            if running:
+            if running or self._tools.traffic.is_routed(address):
                 quiet_since_s = now_s
             elif now_s - quiet_since_s >= self._timing.quiet_s:
                 return
             if now_s - began_s > self._timing.drain_s:
+                if not self._want.is_leaving:  # it was only to sleep: that can wait
+                    self._want.be_up()
+                    return
                 logger.warning("%s ends with %d answers cut: they took over %g s", self._name, running, now_s - began_s)
                 return
             await asyncio.sleep(self._timing.poll_s)
@@ -368,6 +383,7 @@ class EngineLife:
         try:
             await probe.wake_up()
             await probe.warm(is_visual=False)
+            await self._catch_up()
         except ProbeFailed as error:
             raise EngineFailed(f"it did not wake: {error}") from error
         finally:

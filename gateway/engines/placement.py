@@ -31,7 +31,7 @@ class Need:
 class Resident:
     """An engine that has its place. `idle_s` is how long its version was not asked for anything, None while it is busy.
 
-    Only a version that `can_sleep` is ever asked to make room.
+    Only a version that `can_sleep` is ever asked to make room. One that `is_leaving` will have gone soon.
     """
 
     version: VersionKey
@@ -39,6 +39,7 @@ class Resident:
     amount: int
     can_sleep: bool = False
     idle_s: float | None = None
+    is_leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +58,10 @@ class Evict:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """It fits when versions that are busy can sleep."""
+    """It fits when versions that are busy can sleep, or are gone; those that are leaving anyway if `is_certain`."""
 
     versions: tuple[VersionKey, ...]
+    is_certain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +82,18 @@ def place(need: Need, devices: Sequence[Device], residents: Sequence[Resident]) 
         return Place(found)
     idle = sorted({one.version: one.idle_s for one in residents if one.can_sleep and one.idle_s is not None}.items(),
                   key=lambda item: -item[1])  # fmt: skip
+    leaving = tuple(dict.fromkeys(one.version for one in residents if one.is_leaving))
+    if leaving and _fit(need, devices, [one for one in residents if not one.is_leaving]) is not None:
+        return Wait(leaving, is_certain=True)
     victims: list[VersionKey] = []
     for version, _ in idle:
         victims.append(version)
         if _fit(need, devices, _without(residents, victims)) is not None:
             return Evict(_spare(need, devices, residents, victims))
-    staying = [one for one in residents if not one.can_sleep]
+    staying = [one for one in residents if not one.can_sleep and not one.is_leaving]
     if _fit(need, devices, staying) is not None:
-        return Wait(tuple(dict.fromkeys(one.version for one in residents if one.can_sleep and one.idle_s is None)))
+        busy = (one for one in residents if one.is_leaving or (one.can_sleep and one.idle_s is None))
+        return Wait(tuple(dict.fromkeys(one.version for one in busy)))
     free = sorted((_free(device, staying) for device in _usable(need, devices)), reverse=True)
     return Refuse(never=_fit(need, devices, ()) is None, free=free[need.count - 1] if need.count <= len(free) else 0)
 

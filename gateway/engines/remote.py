@@ -103,7 +103,7 @@ class RemoteWatch:
         self.served_name = await probe.read_served_name()
         await probe.warm(is_visual=False)
         length = await probe.read_max_model_len()
-        self._update(EngineState.READY, reason=None, max_model_len=length)
+        self._update(EngineState.READY, reason=None, next_try_at=None, max_model_len=length)
 
     async def _watch(self, probe: RemoteProbe) -> None:
         failed = 0
@@ -127,7 +127,7 @@ class RemoteWatch:
     def _fail(self, reason: str) -> None:
         if reason != self.status.reason:
             logger.error("%s failed: %s (tried again every %g s)", self.spec.name, reason, self._timing.retry_s)
-        self._update(EngineState.FAILED, reason=reason)
+        self._update(EngineState.FAILED, reason=reason, next_try_at=time.time() + self._timing.retry_s)
 
     def _update(self, state: EngineState, **changes: object) -> None:
         since = self.status.since if state is self.status.state else time.time()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.engines.engine import EngineSpec
-from gateway.engines.placement import Decision, Device, Evict, Need, Place, Refuse, Resident, place
+from gateway.engines.placement import Decision, Device, Evict, Need, Place, Refuse, Resident, Wait, place
 from gateway.fleet.replica import VersionKey
 
 logger = logging.getLogger(__name__)
@@ -52,26 +52,46 @@ class Room:
         It may take the place of versions that sleep for it, and waits until they do, which it tells `note`; unless it
         may not evict: that raises NoRoom at once, as what does not fit at all does.
         """
+        version = (spec.model, spec.version)
+        placed = self._residents.get(spec.name)
+        if placed is not None and (len(placed.devices), placed.amount) == (need.count, need.amount):
+            return placed.devices  # it comes back
+        self.release(spec.name)
         while True:
-            decision = self._decide(need)
+            decision = self._decide(need, version)
             if isinstance(decision, Place):
                 self._residents[spec.name] = Resident(
-                    (spec.model, spec.version), decision.devices, need.amount, can_sleep=spec.sleep_after_s is not None
+                    version, decision.devices, need.amount, can_sleep=spec.sleep_after_s is not None
                 )
                 return decision.devices
             if isinstance(decision, Refuse):
                 raise NoRoom(self._explain(need, decision), is_final=decision.never)
             names = ", ".join(map(":".join, decision.versions))
-            if not may_evict:
+            # One engine of a version may ask others to sleep; further ones are content with what is left.
+            is_first = not self.has(*version)
+            if not (may_evict and is_first) and not (isinstance(decision, Wait) and decision.is_certain):
                 raise NoRoom(f"the room is taken by {names}")
             if isinstance(decision, Evict):
                 logger.info("%s makes room for %s", names, spec.name)
-                for version in decision.versions:
-                    self._idle.rest(version)
+                for victim in decision.versions:
+                    self._idle.rest(victim)
             note(f"waiting for {names} to make room")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_AGAIN_S):
                     await self._changed.wait()
+
+    def has(self, model: str, version: str) -> bool:
+        """True if an engine of the version has a place."""
+        return any(one.version == (model, version) for one in self._residents.values())
+
+    def has_place(self, name: str) -> bool:
+        """True if the engine of that name has a place."""
+        return name in self._residents
+
+    def let_leave(self, name: str) -> None:
+        """The engine of that name will be gone soon."""
+        if (placed := self._residents.get(name)) is not None:
+            self._residents[name] = replace(placed, is_leaving=True)
 
     def release(self, name: str) -> None:
         """The engine of that name is gone."""
@@ -79,9 +99,13 @@ class Room:
             self._changed.set()
             self._changed = asyncio.Event()
 
-    def _decide(self, need: Need) -> Decision:
+    def _decide(self, need: Need, version: VersionKey) -> Decision:
+        """An engine never asks others of its own version to make room."""
         idle = self._idle.find()
-        residents = [replace(one, idle_s=idle.get(one.version)) for one in self._residents.values()]
+        residents = [
+            replace(one, idle_s=idle.get(one.version), can_sleep=one.can_sleep and one.version != version)
+            for one in self._residents.values()
+        ]
         return place(need, self._devices, residents)
 
     def _explain(self, need: Need, refusal: Refuse) -> str:

@@ -82,6 +82,7 @@ class Supervisor:
         for name, keeper in list(self._keepers.items()):
             if (keeper.spec.model, keeper.spec.version) == (model, version):
                 self._next.pop(name, None)
+                self._room.let_leave(name)
                 keeper.retire()
                 if name not in self._leaving:
                     self._leaving.add(name)
@@ -148,6 +149,11 @@ class Supervisor:
         for keeper in self._find_keepers(model, version):
             keeper.wake()
 
+    def insist(self, model: str, version: str) -> None:
+        """Do not let the engines of a version sleep before they have been up; but nobody else is to sleep for them."""
+        for keeper in self._find_keepers(model, version):
+            keeper.insist()
+
     async def _let_rest(self) -> None:
         """Let versions sleep that may, and that nobody has asked for long enough."""
         while True:
@@ -167,7 +173,8 @@ class Supervisor:
 
     def _find_idle_s(self, version: VersionKey) -> float | None:
         keepers, traffic = self._find_keepers(*version), self._tools.traffic
-        if not all(keeper.status.state is EngineState.READY or keeper.is_dozing for keeper in keepers):
+        keepers = [keeper for keeper in keepers if self._room.has_place(keeper.spec.name)]
+        if not keepers or not all(one.status.state is EngineState.READY or one.is_dozing for one in keepers):
             self._idleness.forget(version)
             return None
         running = sum(traffic.count_running(keeper.spec.address) for keeper in keepers)
@@ -296,6 +303,7 @@ class Supervisor:
 
     async def close(self) -> None:
         """Stop every engine, all at once, and wait until no process is left."""
+        self._next.clear()
         await self._clock.close()
         await self._unloading.close()
         for keeper in self._keepers.values():

@@ -18,11 +18,18 @@ NOT_UP = (Wanted.DOZING, Wanted.ASLEEP, Wanted.GONE, Wanted.ENDED)
 
 
 class Want:
-    """What is wanted, and a way to wait until it is something else. What is to be gone stays so."""
+    """What is wanted, and a way to wait until it is something else. What is to be gone stays so.
+
+    One that `is_asked` for has requests waiting, and others may have to sleep for it. One that `is_due` must be up too,
+    but nobody sleeps for it. One that `is_evicted` sleeps for another: who asks for it meanwhile waits until it did.
+    """
 
     def __init__(self) -> None:
         self.value = Wanted.UP
-        self.was_woken = False  # somebody waits for it, or did
+        self.is_asked = False
+        self.is_due = False
+        self.is_evicted = False
+        self._is_asked_again = False
         self._changed = asyncio.Event()
 
     @property
@@ -42,6 +49,32 @@ class Want:
         self.value = wanted
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def ask(self) -> None:
+        """Requests wait for it."""
+        if self.is_evicted:
+            self._is_asked_again = True
+            return
+        self.is_asked = True
+        self.set(Wanted.UP)
+
+    def evict(self) -> None:
+        """It is to sleep, so that another gets its place."""
+        if self.value in (Wanted.UP, Wanted.DOZING):
+            self.set(Wanted.ASLEEP)
+            self.is_evicted = True
+
+    def fall_asleep(self) -> None:
+        """It sleeps from now on, unless it was asked for meanwhile."""
+        self.is_asked = self.is_due = self.is_evicted = False
+        if self._is_asked_again:
+            self._is_asked_again = False
+            self.ask()
+
+    def be_up(self) -> None:
+        """It is up, or goes on being so: whoever asked for it is served."""
+        self.is_asked = self.is_due = self.is_evicted = self._is_asked_again = False
+        self.set(Wanted.UP)
 
     async def until(self, *wanted: Wanted) -> None:
         """Wait until one of these is wanted."""

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _ASK_TIMEOUT_S = 0.5
 _END_TIMEOUT_S = 10.0
+_LATE_S = 2.0
 
 
 class KeptProcess(Protocol):
@@ -79,6 +80,7 @@ class Hub:
         self._relay_settings = relay_settings
         self._routes = Routes()
         self._reports: list[Report | None] = [None] * len(make_relays)
+        self._reported_s: list[float | None] = [None] * len(make_relays)
         self._asked: dict[int, set[int]] = {}
         self._control = make_control(
             lambda: Welcome(control_settings, self._engines(), self._serving, started), self._hear_control
@@ -95,13 +97,27 @@ class Hub:
         came_up = await asyncio.gather(*(process.came_up() for process in (self._control, *self._relays)))
         return all(came_up)
 
+    @property
+    def serving(self) -> bytes:
+        """What is served, as control has said it last."""
+        return self._serving
+
     def tell_engines(self) -> None:
         """Tell control how the engines are now."""
         self._control.send(self._engines())
 
     def count_running(self, address: str) -> int:
-        """Requests under way at an engine, as all relays have reported last: each says so every second."""
-        return sum(report.running.get(address, 0) for report in self._reports if report is not None)
+        """Requests under way at an engine, as all relays have reported last: each says so every second.
+
+        Of one that has been silent for longer nobody knows: it counts as one.
+        """
+        now_s = time.monotonic()
+        late = sum(now_s - reported_s > _LATE_S for reported_s in self._reported_s if reported_s is not None)
+        return late + sum(report.running.get(address, 0) for report in self._reports if report is not None)
+
+    def is_routed(self, address: str) -> bool:
+        """True if relays may still send requests to an engine, by the last snapshot they got."""
+        return self._routes.has_address(address)
 
     def count_ended(self, model: str, version: str) -> int:
         """Requests to a version that have ended, as all relays have reported last."""
@@ -169,6 +185,7 @@ class Hub:
     def _hear_relay(self, slot: int, message: AnyMessage) -> None:
         if isinstance(message, Report):
             self._reports[slot] = message
+            self._reported_s[slot] = time.monotonic()
             # The answer to one question is as good for those that were asked before it.
             for number in [number for number in self._asked if number <= message.answers]:
                 self._asked[number].discard(slot)

@@ -15,6 +15,7 @@ from gateway.traffic.routes import Routes
 
 logger = logging.getLogger(__name__)
 
+_SLEEPY = ("asleep", "draining")
 _MOST_HELD = 1000
 _MOST_HELD_BYTES = 256 * 2**20
 
@@ -94,13 +95,18 @@ class WaitingRoom:
             held.timer.cancel()
 
     def look_again(self, routes: Routes) -> None:
-        """Send on what can be sent, or can never be, by a new snapshot."""
+        """Send on what can be sent, or can never be, by a new snapshot. What still sleeps is asked for again."""
+        asleep: set[VersionKey] = set()
         for held, send in list(self._held.items()):
             model = routes.models.get(held.target[0])
             version = None if model is None else model.versions.get(held.target[1])
             if version is None or version.replicas or not version.can_wake:
                 self.drop(held)
                 self._send(held, send)
+            elif version.state in _SLEEPY:
+                asleep.add(held.target)
+        for target in asleep:
+            self._demand(*target)
 
     def close(self, make_error: Callable[[], GatewayError]) -> None:
         """Refuse all that wait."""

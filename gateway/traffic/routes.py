@@ -85,6 +85,11 @@ class Routes:
                 names += [f"{model.name}:{version.name}+{adapter}" for adapter in sorted(version.adapters)]
         return names
 
+    def has_address(self, address: str) -> bool:
+        """True if requests may be sent there."""
+        versions = (version for model in self.models.values() for version in model.versions.values())
+        return any(replica.address == address for version in versions for replica in version.replicas)
+
     def resolve(self, public_name: str, pinned: str | None, sticky_key: bytes) -> Target:
         """Find the target of `public_name` (`m`, `m:v` or `m:v+a`), with `pinned` as the version header's value.
 

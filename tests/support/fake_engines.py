@@ -78,9 +78,13 @@ class FakeTraffic:
     def __init__(self) -> None:
         self.running = 0
         self.ended = 0
+        self.routed = False
 
     def count_running(self, address: str) -> int:
         return self.running
+
+    def is_routed(self, address: str) -> bool:
+        return self.routed
 
     def count_ended(self, model: str, version: str) -> int:
         return self.ended

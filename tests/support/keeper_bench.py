@@ -39,6 +39,7 @@ class KeeperBench:
         self.spec = spec
         self.timing = TIMING
         self.traffic = FakeTraffic()
+        self.slots = asyncio.Semaphore(1)
         self.idle: dict[VersionKey, float] = {}
         self.rested: list[VersionKey] = []
         self.devices = DEVICES
@@ -56,7 +57,7 @@ class KeeperBench:
             fetch=self.fetch,
             admit=lambda spec: self.admit(spec),
             explain=lambda lines, code: f"it ended with {code}",
-            slots=asyncio.Semaphore(1),
+            slots=self.slots,
             turns=asyncio.Lock(),
             on_change=self.history.append,
             traffic=self.traffic,

@@ -22,6 +22,11 @@ def test_what_went_wrong_is_said_with_exit_code_1(
     assert capsys.readouterr().err == f"gateway unload: {said}\n"
 
 
+def test_an_address_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert FakeAdmin(monkeypatch).run(unload, "m", "v1", "--admin-url", "http://[::1") == 1
+    assert capsys.readouterr().err.startswith("gateway unload: ")
+
+
 def test_the_key_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_ADMIN_KEY", "secret")
     admin = FakeAdmin(monkeypatch, httpx.Response(202, json={"id": "m:v1"}))

@@ -58,6 +58,14 @@ def test_one_that_fails_gives_exit_code_1_and_its_reason(
     assert "last words" in shown
 
 
+def test_one_that_is_unloaded_meanwhile_ends_the_wait(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    admin = FakeAdmin(monkeypatch, TAKEN, models(), models("starting"), models())
+    assert admin.run(load, "m", "v2", "/c") == 1
+    assert "m:v2 was unloaded before it was ready" in capsys.readouterr().err
+
+
 def test_without_waiting_it_returns_at_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,7 +20,7 @@ def test_shares_are_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert admin.asked == [("PUT", "/admin/v1/models/m/split", {"v1": 90.0, "v2": 10.0})]
 
 
-@pytest.mark.parametrize("word", ["v1", "=3", "v1=much"])
+@pytest.mark.parametrize("word", ["v1", "=3", "v1=much", "v1=nan", "v1=inf"])
 def test_what_is_no_share_is_wrong_use(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str
 ) -> None:

@@ -252,6 +252,19 @@ async def test_a_version_that_the_file_could_not_have_is_refused(tmp_path: Path,
     assert bench.kept == []
 
 
+async def test_a_successor_elsewhere_may_take_its_time(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.remote.healthy = False
+    bench.specs = bench.specs[:1]
+    await bench.come_up()
+    bench.control.add_version("shapes", {"name": "v9", "endpoints": ["http://c:1"]}, replaces="v1")
+    bench.supervisor.start([remote_spec("shapes:v9#0", "http://c:1")])
+    await until(lambda: bench.supervisor.statuses()[-1].state is EngineState.FAILED)
+    bench.control.note()
+    assert bench.kept[-1].successors == {("shapes", "v9"): "v1"}
+    await bench.supervisor.close()
+
+
 async def test_relays_know_the_digests_of_what_is_served(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     await bench.come_up()

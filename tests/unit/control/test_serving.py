@@ -39,6 +39,9 @@ def test_one_version_has_one_successor() -> None:
         first.add("m", version("v3"), replaces="v1")
     chain = first.add("m", version("v3"), replaces="v2")
     assert chain.hand_over("m", "v2").successors == {("m", "v3"): "v2"}
+    overtaken = chain.hand_over("m", "v3")
+    assert (overtaken.list_versions(), overtaken.successors) == ({("m", "v1"), ("m", "v3")}, {("m", "v3"): "v1"})
+    assert overtaken.hand_over("m", "v3").find_model("m").split == {"v3": 1.0}
 
 
 @pytest.mark.parametrize("gone", ["v1", "v2"])

@@ -12,7 +12,7 @@ from gateway.settings import SourceAddress, parse_address
 from gateway.sources import SourceFailed
 from gateway.sources.download import Told
 from gateway.telemetry.drafts import DraftCounts
-from tests.support.fake_engines import FakeProcess, FakeSpawner, engine_spec, until
+from tests.support.fake_engines import FakeProcess, FakeSpawner, engine_spec, remakeable, until
 from tests.support.keeper_bench import TIMING, KeeperBench
 
 
@@ -234,17 +234,112 @@ async def test_an_engine_is_quiet_when_it_has_been_for_a_while(bench: KeeperBenc
     await bench.running
 
 
-async def test_one_that_is_wanted_again_while_it_drains_goes_on(bench: KeeperBench) -> None:
+async def test_one_that_is_asked_for_while_it_drains_goes_on(bench: KeeperBench) -> None:
     bench.start()
     await bench.reach(EngineState.READY)
     bench.traffic.running = 1
-    bench.keeper.rest()
+    bench.keeper.doze()
     await bench.reach(EngineState.DRAINING)
     bench.keeper.wake()
     await bench.reach(EngineState.READY)
     bench.traffic.running = 0
     await asyncio.sleep(0.01)
     assert (bench.keeper.status.state, len(bench.spawner.processes)) == (EngineState.READY, 1)
+
+
+async def test_one_that_makes_room_does_so_first_however_often_it_is_asked_for(bench: KeeperBench) -> None:
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.traffic.running = 1
+    bench.keeper.rest()
+    await bench.reach(EngineState.DRAINING)
+    bench.keeper.wake()
+    bench.traffic.running = 0
+    await until(lambda: bench.spawner.processes[0].signals == ["term", "kill"])
+    await bench.reach(EngineState.READY)
+    assert len(bench.spawner.processes) == 2
+
+
+async def test_an_engine_that_relays_may_still_send_to_is_not_ended(bench: KeeperBench) -> None:
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.traffic.routed = True
+    bench.keeper.retire()
+    await bench.reach(EngineState.DRAINING)
+    await asyncio.sleep(0.02)
+    assert bench.spawner.processes[0].signals == []
+    bench.traffic.routed = False
+    await bench.running
+
+
+@pytest.mark.parametrize("ask", ["rest", "doze"])
+async def test_nothing_is_cut_for_sleep(bench: KeeperBench, ask: str) -> None:
+    bench.timing = replace(TIMING, drain_s=0.01)
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.traffic.running = 1
+    getattr(bench.keeper, ask)()
+    await bench.reach(EngineState.DRAINING)
+    await bench.reach(EngineState.READY)
+    assert bench.spawner.processes[0].signals == []
+
+
+async def test_one_that_serves_keeps_its_place_when_it_dies(bench: KeeperBench) -> None:
+    bench.spec = replace(bench.spec, estimate_need=lambda weights_bytes: Need(1, 600))
+    bench.timing = replace(TIMING, first_pause_s=60)
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.spawner.processes[0].end(1)
+    await bench.reach(EngineState.FAILED)
+    await until(lambda: "kill" in bench.spawner.processes[0].signals)
+    await asyncio.sleep(0)
+    assert bench.room.has_place("shapes:v1#0")
+    bench.keeper.stop()
+    await bench.running
+
+
+async def test_one_that_takes_anothers_place_later_makes_nobody_sleep_for_it(bench: KeeperBench) -> None:
+    bench.spec = replace(bench.spec, estimate_need=lambda weights_bytes: Need(1, 600))
+    bench.timing = replace(TIMING, first_pause_s=60)
+    old = replace(engine_spec(bench.spec.socket.parent, "shapes:v0#0"), sleep_after_s=60)
+    await bench.room.claim(old, Need(1, 600), may_evict=True, note=print)
+    bench.idle = {("shapes", "v0"): 9.0}
+    bench.start()
+    bench.keeper.insist()
+    assert (await bench.reach(EngineState.FAILED)).reason == "the room is taken by shapes:v0"
+    assert bench.rested == []
+
+
+async def test_being_asked_for_ends_when_it_is_up(bench: KeeperBench) -> None:
+    bench.spec = replace(bench.spec, sleep_after_s=60)
+    bench.start()
+    bench.keeper.wake()
+    await bench.reach(EngineState.READY)
+    assert not bench.keeper._want.is_asked
+
+
+async def test_one_that_waits_for_its_turn_to_load_can_be_let_go(bench: KeeperBench) -> None:
+    slots = asyncio.Semaphore(0)
+    bench.slots = slots
+    bench.start()
+    await until(lambda: bench.keeper.status.phase == "waiting for another engine to load")
+    bench.keeper.retire()
+    await bench.running
+    assert bench.keeper.status.state is EngineState.STOPPED
+    assert not bench.room.has_place("shapes:v1#0")
+
+
+async def test_an_adapter_that_came_while_it_dozed_is_mounted_when_it_wakes(bench: KeeperBench, tmp_path: Path) -> None:
+    bench.spec = replace(remakeable(bench.spec), can_doze=True, sleep_after_s=60)
+    bench.start()
+    await bench.reach(EngineState.READY)
+    bench.keeper.doze()
+    await bench.reach(EngineState.ASLEEP)
+    adapters = (("shapes:v1+a", tmp_path),)
+    bench.keeper.hold(replace(bench.keeper.spec, adapters=adapters), {})
+    bench.keeper.wake()
+    assert (await bench.reach(EngineState.READY)).adapters == ("shapes:v1+a",)
+    assert ("load", "shapes:v1+a") in bench.probe.mounted
 
 
 async def test_stopping_does_not_wait_for_a_drain(bench: KeeperBench) -> None:

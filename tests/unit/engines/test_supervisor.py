@@ -6,6 +6,7 @@ import pytest
 
 from gateway.checkpoints import Drafting
 from gateway.engines.engine import Admission, EngineSpec, EngineState, MountRefused, SmokePrompt
+from gateway.engines.placement import Need
 from gateway.engines.supervisor import Supervisor
 from gateway.engines.tools import KeeperTiming, KeeperTools
 from gateway.fleet.replica import Replica
@@ -199,6 +200,58 @@ async def test_what_dozes_can_still_make_room(tmp_path: Path) -> None:
     assert list(supervisor._find_idle()) == [("shapes", "v1")]
     supervisor.rest("shapes", "v1")
     await until(lambda: supervisor.statuses()[0].pid is None)
+    assert supervisor._find_idle() == {}
+    await supervisor.close()
+
+
+def sleepy(folder: Path, name: str, amount: int) -> EngineSpec:
+    spec = replace(engine_spec(folder, name), sleep_after_s=60, socket=folder / f"{name}.sock")
+    return replace(spec, estimate_need=lambda weights_bytes: Need(1, amount))
+
+
+def _count_ready(supervisor: Supervisor) -> list[int]:
+    """How many engines of v1 and of v2 are ready, when none is on its way."""
+    if not supervisor.is_settled():
+        return []
+    ready = supervisor.ready_names()
+    return [ready.count("shapes:v1"), ready.count("shapes:v2")]
+
+
+async def test_engines_of_a_version_that_found_no_room_hold_up_nobody(tmp_path: Path) -> None:
+    supervisor = supervise(FakeSpawner(), FakeProbe())
+    supervisor.start([sleepy(tmp_path, f"shapes:v1#{number}", 700) for number in range(2)])
+    supervisor.start([sleepy(tmp_path, "shapes:v2#0", 700)])
+    await until(lambda: states(supervisor) == [EngineState.READY, EngineState.ASLEEP, EngineState.ASLEEP])
+    for version, at_work in (("v2", [0, 1]), ("v1", [1, 0]), ("v2", [0, 1])):
+        supervisor.wake("shapes", version)
+        await until(lambda: _count_ready(supervisor) == at_work)  # noqa: B023
+    await supervisor.close()
+
+
+async def test_the_place_of_one_that_is_leaving_is_waited_for(tmp_path: Path) -> None:
+    traffic = FakeTraffic()
+    supervisor = supervise(FakeSpawner(), FakeProbe(), traffic=traffic)
+    fixed = [replace(sleepy(tmp_path, f"shapes:v{number}#0", 700), sleep_after_s=None) for number in (1, 2)]
+    supervisor.start(fixed[:1])
+    await until(supervisor.is_settled)
+    traffic.running = 1
+    supervisor.retire("shapes", "v1")
+    supervisor.start(fixed[1:])
+    await until(lambda: supervisor.statuses()[1].phase == "waiting for shapes:v1 to make room")
+    traffic.running = 0
+    await until(
+        lambda: [status.name for status in supervisor.statuses()] == ["shapes:v2#0"] and supervisor.is_settled()
+    )
+    assert states(supervisor) == [EngineState.READY]
+    await supervisor.close()
+
+
+async def test_one_that_was_just_asked_for_is_not_taken_for_idle(tmp_path: Path) -> None:
+    supervisor = supervise(FakeSpawner(), FakeProbe())
+    supervisor._timing = replace(TIMING, idle_every_s=0)
+    supervisor.start([replace(sleepy(tmp_path, "shapes:v1#0", 700), can_doze=True, sleep_after_s=0.001)])
+    await until(lambda: states(supervisor) == [EngineState.ASLEEP])
+    supervisor.wake("shapes", "v1")
     assert supervisor._find_idle() == {}
     await supervisor.close()
 

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 
 from gateway.engines.engine import EngineState, EngineStatus
+from gateway.fleet.replica import Replica
 from gateway.processes.hub import Hub
 from gateway.processes.messages import (
     AdapterSet,
@@ -26,7 +27,7 @@ from gateway.processes.messages import (
 from gateway.tasks import TaskSet
 from gateway.telemetry.metrics import RelayCounts
 from gateway.telemetry.requests import RequestRecord
-from gateway.traffic.routes import ModelRoute, Routes
+from gateway.traffic.routes import ModelRoute, Routes, VersionRoute
 from gateway.traffic.split import Split
 from tests.support.fake_engines import until
 
@@ -152,7 +153,17 @@ async def test_requests_under_way_are_added_up_over_relays() -> None:
     bench.relays[0].say(report(1, a=2, b=1))
     bench.relays[1].say(report(1, a=1))
     assert bench.hub.count_running("a") == 3
+    bench.hub._reported_s[1] = time.monotonic() - 60
+    assert bench.hub.count_running("b") == 2, "nobody knows what a relay does that has fallen silent"
     assert (bench.hub.count_ended("m", "v1"), bench.hub.count_ended("m", "v2")) == (2, 0)
+
+
+async def test_what_relays_may_still_send_to_is_known() -> None:
+    bench = Bench()
+    version = VersionRoute("v1", (Replica("v1-0", "m", "v1", "unix:///e", "m"),))
+    routed = Routes({"m": ModelRoute("m", {"v1": version}, Split(b"m", ()))})
+    bench.control.say(NewRoutes(routed, 1.0))
+    assert (bench.hub.is_routed("unix:///e"), bench.hub.is_routed("unix:///other")) == (True, False)
 
 
 async def test_control_is_welcomed_with_the_engines_as_they_are() -> None:

@@ -16,9 +16,9 @@ from tests.support.recorders import RecordingClient
 V1 = ("m", "v1")
 
 
-def routes(*, is_ready: bool = False, can_wake: bool = True) -> Routes:
+def routes(*, is_ready: bool = False, can_wake: bool = True, state: str = "starting") -> Routes:
     replicas = (Replica("v1-0", "m", "v1", "unix:///e", "m"),) if is_ready else ()
-    versions = {"v1": VersionRoute("v1", replicas, can_wake=can_wake)}
+    versions = {"v1": VersionRoute("v1", replicas, can_wake=can_wake, state=state)}
     return Routes({"m": ModelRoute("m", versions, Split.from_weights("m", {"v1": 1.0}))})
 
 
@@ -67,6 +67,15 @@ async def test_a_held_call_asks_for_its_version_once_and_is_sent_when_it_is_up()
     assert (held.sent, len(bench.room)) == (bench.sent, 0)
     bench.hold()
     assert bench.demanded == [V1, V1], "it may sleep again"
+
+
+async def test_what_still_sleeps_is_asked_for_again() -> None:
+    bench = Bench()
+    bench.hold()
+    bench.room.look_again(routes(state="starting"))
+    assert bench.demanded == [V1]
+    bench.room.look_again(routes(state="asleep"))
+    assert bench.demanded == [V1, V1]
 
 
 async def test_what_the_client_does_reaches_the_call_when_it_is_sent() -> None:
