@@ -21,7 +21,8 @@ _COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit codes: 0 good, 1 the thing asked about is bad, 2 wrong use."""
     parser = argparse.ArgumentParser(prog="gateway", description="An open, NIM-compatible inference serving gateway.")
-    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    # A destination of its own: commands have arguments called `version`.
+    parser.add_argument("--version", action="store_true", dest="is_version_asked", help="print the version and exit")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     arguments = list(sys.argv[1:] if argv is None else argv)
     asked = next((word for word in arguments if not word.startswith("-")), None)
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             subparsers.add_parser(name, help=summary, add_help=False)
     parsed = parser.parse_args(arguments)
-    if parsed.version:
+    if parsed.is_version_asked:
         from importlib.metadata import version
 
         print(f"gateway {version('nim-gateway')}")

@@ -1,12 +1,13 @@
 """An admin port whose answers the test gives, under a command of the command line."""
 
-import argparse
 import json
 from types import ModuleType
 from typing import Any
 
 import httpx
 import pytest
+
+from gateway.cli import main
 
 RealClient = httpx.Client
 
@@ -31,8 +32,5 @@ class FakeAdmin:
         return answer
 
     def run(self, command: ModuleType, *words: str) -> int:
-        parser = argparse.ArgumentParser()
-        command.add_parser(parser.add_subparsers(dest="command"))
-        args = parser.parse_args([command.__name__.rpartition(".")[2], *words])
-        code: int = args.run(args)
-        return code
+        """Run a command as from the command line."""
+        return main([command.__name__.rpartition(".")[2], *words])
