@@ -77,7 +77,7 @@ class Serving:
         share = old.split.get(version, 0.0)
         if share:
             raise Conflict(
-                f"{model}:{version} has {share:.4g} of the traffic: give it to others first (PUT …/split), "
+                f"{model}:{version} has {share:.4g} of the traffic: give it to others first (`gateway split`), "
                 f"or load a version that replaces it."
             )
         return self._without(old, version)
