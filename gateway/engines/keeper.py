@@ -12,7 +12,8 @@ from typing import Any
 
 from gateway.engines.drafting import DraftWatch
 from gateway.engines.engine import EngineSpec, EngineState, EngineStatus
-from gateway.engines.life import EngineFailed, EngineLife, as_failure
+from gateway.engines.failures import EngineFailed, as_failure
+from gateway.engines.life import EngineLife
 from gateway.engines.mounts import Mounts
 from gateway.engines.room import Room
 from gateway.engines.tools import KeeperTiming, KeeperTools

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from gateway.engines.drafting import DraftWatch
 from gateway.engines.engine import Admission, EngineSpec, EngineState, ProbeFailed
+from gateway.engines.failures import EngineFailed, as_failure
 from gateway.engines.mounts import Mounts, find_smoke
 from gateway.engines.process import EngineProcess, LaunchSpec
 from gateway.engines.progress import LoadProgress
@@ -30,16 +31,6 @@ T = TypeVar("T")
 
 _NOT_DOZING = (Wanted.UP, Wanted.ASLEEP, Wanted.GONE, Wanted.ENDED)
 _TOLD_LINES = 400  # the root of a failure stands far above the last line
-
-
-class EngineFailed(Exception):
-    """The engine is gone or of no use; `is_final`: trying again as it is cannot help."""
-
-    def __init__(self, reason: str, tail: list[str] | None = None, *, is_final: bool = False) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.tail = tuple(tail or ())
-        self.is_final = is_final
 
 
 class Update(Protocol):
@@ -399,14 +390,6 @@ def _build_launch(spec: EngineSpec, devices: tuple[str, ...]) -> LaunchSpec:
     shown = {} if devices == ("cpu",) else {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
     launch = spec.build_launch()
     return replace(launch, env={**shown, **launch.env})
-
-
-def as_failure(error: Exception) -> EngineFailed:
-    """What ended a life, as a failure of its engine."""
-    if isinstance(error, EngineFailed):
-        return error
-    logger.error("an engine's keeper met something unforeseen", exc_info=error)
-    return EngineFailed(f"the gateway could not keep it: {error!r}")
 
 
 async def _outcome_of(work: Coroutine[None, None, T]) -> T | Exception:
