@@ -9,8 +9,7 @@ from gateway.checkpoints import Drafting
 from gateway.engines.engine import Admission, EngineSpec, EngineState, SmokePrompt
 from gateway.engines.placement import Device, Need
 from gateway.settings import SourceAddress, parse_address
-from gateway.sources import SourceFailed
-from gateway.sources.download import Told
+from gateway.sources import SourceFailed, Told
 from gateway.telemetry.drafts import DraftCounts
 from tests.support.fake_engines import FakeProcess, FakeSpawner, engine_spec, until
 from tests.support.keeper_bench import TIMING, KeeperBench
@@ -379,7 +378,7 @@ async def test_what_lies_elsewhere_is_fetched_before_it_is_looked_at(bench: Keep
     fetched: list[SourceAddress] = []
     looked_at: list[Path | None] = []
 
-    async def fetch(address: SourceAddress, told: Told) -> Path:
+    async def fetch(address: SourceAddress, told: Told, public_id: str) -> Path:
         fetched.append(address)
         told(1, 4)
         return tmp_path
@@ -404,7 +403,7 @@ async def test_what_lies_elsewhere_is_fetched_before_it_is_looked_at(bench: Keep
 
 @pytest.mark.parametrize("is_final", [True, False])
 async def test_a_fetch_that_fails_is_a_failure_with_its_reason(bench: KeeperBench, is_final: bool) -> None:
-    async def fetch(address: SourceAddress, told: Told) -> Path:
+    async def fetch(address: SourceAddress, told: Told, public_id: str) -> Path:
         raise SourceFailed("the Hub said no", is_final=is_final)
 
     bench.spec, bench.fetch, bench.timing = unsettled(bench.spec), fetch, replace(TIMING, first_pause_s=60)
@@ -418,7 +417,7 @@ async def test_a_fetch_that_fails_is_a_failure_with_its_reason(bench: KeeperBenc
 async def test_stopping_ends_a_fetch_at_once(bench: KeeperBench) -> None:
     ended = asyncio.Event()
 
-    async def fetch(address: SourceAddress, told: Told) -> Path:
+    async def fetch(address: SourceAddress, told: Told, public_id: str) -> Path:
         try:
             await asyncio.Event().wait()
         finally:

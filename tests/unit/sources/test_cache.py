@@ -62,6 +62,14 @@ def test_what_an_earlier_attempt_left_is_not_served(entry: Entry) -> None:
     assert not (publish(entry) / "stranger.json").exists()
 
 
+def test_what_is_not_whole_is_not_published(entry: Entry) -> None:
+    with entry.lock(NEVER):
+        entry.prepare("abc")
+        with pytest.raises(SourceFailed, match="was changed while it was fetched") as caught:
+            entry.publish("abc", FILES)
+    assert not caught.value.is_final
+
+
 def test_what_was_begun_of_a_revision_that_is_past_is_removed(tmp_path: Path) -> None:
     entry, other = open_entry(tmp_path), open_entry(tmp_path, "hf://org/name@v2")
     with entry.lock(NEVER):
