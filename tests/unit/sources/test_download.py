@@ -98,6 +98,25 @@ def test_an_answer_that_always_ends_early_is_given_up(tmp_path: Path) -> None:
     assert (len(shelf.reads), caught.value.is_final) == (TIMING.attempts, False)
 
 
+@pytest.mark.parametrize("comes", [["123"], ["124", "123"], ["124", "125", "124"]])
+def test_parts_that_were_guessed_wrongly_do_not_damn_a_file(tmp_path: Path, comes: list[str]) -> None:
+    class Guessing(Shelf):
+        def find_checksum(self, file: RemoteFile) -> Checksum | None:
+            return Checksum("md5-parts", "0" * 32, 2)
+
+        def read(self, file: RemoteFile, offset: int, sink: Sink) -> None:
+            self.reads.append((file.name, offset))
+            sink(comes[min(len(self.reads), len(comes)) - 1].encode())
+
+    shelf = Guessing({"a": b"123"})
+    if len(comes) == 1:
+        download(shelf, tmp_path)
+        assert ((tmp_path / "a").read_bytes(), len(shelf.reads)) == (b"123", 2)
+    else:
+        with pytest.raises(SourceFailed, match="came twice from s3://b with other bytes"):
+            download(shelf, tmp_path)
+
+
 def test_a_line_that_only_trickles_is_given_up(tmp_path: Path) -> None:
     class Trickling(Shelf):
         def read(self, file: RemoteFile, offset: int, sink: Sink) -> None:
