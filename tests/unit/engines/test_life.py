@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from gateway.checkpoints import Drafting
 from gateway.engines.engine import Admission, EngineSpec, EngineState, SmokePrompt
 from gateway.engines.placement import Device, Need
+from gateway.engines.process import LaunchSpec
 from gateway.settings import SourceAddress, parse_address
 from gateway.sources import SourceFailed, Told
 from gateway.telemetry.drafts import DraftCounts
@@ -412,6 +414,21 @@ async def test_a_fetch_that_fails_is_a_failure_with_its_reason(bench: KeeperBenc
     assert status.reason == "the Hub said no"
     assert (status.next_try_at is None) is is_final
     assert bench.spawner.processes == []
+
+
+async def test_what_to_launch_is_worked_out_beside_the_event_loop(bench: KeeperBench) -> None:
+    threads: list[int] = []
+    build = bench.spec.build_launch
+
+    def note() -> LaunchSpec:
+        threads.append(threading.get_ident())
+        return build()
+
+    bench.spec = replace(bench.spec, build_launch=note)
+    bench.start()
+    await bench.reach(EngineState.READY)
+    assert threads
+    assert threading.get_ident() not in threads, "it reads files of many megabytes"
 
 
 async def test_stopping_ends_a_fetch_at_once(bench: KeeperBench) -> None:
