@@ -50,7 +50,9 @@ FP8_WEIGHTS = describe("float-quantized", {"num_bits": 8, "type": "float", "stra
 
 
 def list_packed(settings: Mapping[str, Any]) -> Entries:
-    """The tensors of the checkpoint, packed by one of the settings above."""
+    """The tensors of the checkpoint, all layers packed by one of the settings above, whatever they list."""
+    lists = ("ignore", "ignored_layers", "modules_to_not_convert")
+    settings = {key: value for key, value in settings.items() if key not in lists}
     entries: Entries = {}
     for name, shape in list_shapes().items():
         if "_proj" in name:

@@ -12,6 +12,7 @@ from gateway.checkpoints.contents import Contents
 from gateway.checkpoints.findings import Finding, error, make_printable, warning
 from gateway.checkpoints.hardware import Hardware
 from gateway.checkpoints.packing import PackedLayer, Packing, Scheme, find_shape, list_layers, read_packing
+from gateway.checkpoints.rules.ignoring import judge_ignored
 from gateway.checkpoints.safetensors import Tensor, write_shape
 
 _FILE = "config.json"
@@ -137,7 +138,9 @@ def _judge_layers(contents: Contents, packing: Packing) -> Iterator[Finding]:
         name = make_printable(layer.module)
         message = f"{layer.file}: {len(alone)} packed layers are not whole, first {name}, which has no {lack}"
         yield error("packing-parts", layer.file, message, "copy all shards of the model, or pack it again")
-    elif len(packing.schemes) == 1 and not packing.settings.section("dynamic"):
+        return
+    yield from judge_ignored(contents, packing, layers)
+    if len(packing.schemes) == 1 and not packing.settings.section("dynamic"):
         yield from _judge_shapes(layers, packing)
 
 
