@@ -139,7 +139,7 @@ def _check_picture_defaults(version: dict[str, Any]) -> Iterator[Finding]:
     """Defaults for how pictures are read, with which the version would refuse every request."""
     if version.get("endpoints"):
         return
-    pixels = _find_numbers(version, "pictures")
+    pixels = {place[-1]: value for place, value in _find(version, "pictures.*") if _is_number(value)}
     has_trust = any(value for place, value in _find(version, "engine_args.*") if place[-1] in _TRUST_FLAGS)
     for place, value in _find(version, "defaults.*"):
         if place[-1] not in ("mm_processor_kwargs", "media_io_kwargs") or value == {}:
