@@ -174,8 +174,8 @@ def _read_schemes(method: str, section: Fields) -> Iterator[Scheme]:
             if scheme is not None and not re.search(r"Attention$", "".join(group.texts("targets"))):
                 yield scheme
     elif method in ("gptq", "awq"):
-        bits = _first(section, "bits", "w_bit")
-        size = _first(section, "group_size", "q_group_size")
+        bits = section.first_whole("bits", "w_bit")
+        size = section.first_whole("group_size", "q_group_size")
         if bits and size:
             layout: Form = "gptq" if method == "gptq" else "awq"
             yield Scheme(layout, "int", bits, "channel" if size < 0 else "group", (1, max(0, size)))
@@ -224,7 +224,3 @@ def _read_sides(section: Fields, key: str) -> tuple[int, int] | None:
         case [int(rows), int(columns)] if rows > 0 and columns > 0:
             return rows, columns
     return None
-
-
-def _first(section: Fields, *keys: str) -> int | None:
-    return next((value for key in keys if (value := section.whole(key)) is not None), None)
