@@ -3,7 +3,7 @@
 hf/org--name-0123456789ab/
   lock                  held by the process that fetches
   known.json            which revision a branch, or no branch, meant when it was last asked for
-  REVISION.json         what belongs to the revision
+  REVISION.json         what belongs to the revision, and what its files are
   REVISION/             whole and verified
   REVISION.WHAT.partial/   on its way, for the branch, or whatever else was asked for
 """
@@ -97,6 +97,27 @@ class Entry:
             staging.mkdir(exist_ok=True)
         return staging
 
+    def reuse(self, revision: str, files: Sequence[RemoteFile]) -> None:
+        """Let the revision share with earlier ones the files that are the same. Called under the lock, after `prepare`.
+
+        A disk that has no links is no fault: then they are fetched.
+        """
+        staging = self._find_staging(revision)
+        with contextlib.suppress(OSError):
+            for earlier, marks in list(self._list_whole()):
+                for file in files:
+                    place = staging / file.name
+                    if marks.get(file.name) == _mark(file) and measure(place) is None:
+                        place.parent.mkdir(parents=True, exist_ok=True)
+                        place.hardlink_to(earlier / file.name)
+
+    def _list_whole(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """The folders of all revisions that are whole, with what is known of their files."""
+        for record in self.folder.glob("*.json"):
+            marks = _read_json(record).get("marks")
+            if isinstance(marks, dict) and (folder := self.find(record.stem)) is not None:
+                yield folder, marks
+
     def publish(self, revision: str, files: Sequence[RemoteFile]) -> Path:
         """Give what was fetched its name, in one step. Called under the lock. SourceFailed if it is not whole."""
         staging, folder = self._find_staging(revision), self.folder / revision
@@ -106,6 +127,7 @@ class Entry:
                 "address": str(self._address),
                 "fetched_at": time.time(),
                 "files": {file.name: file.size_bytes for file in files},
+                "marks": {file.name: _mark(file) for file in files},
             }
             _write_json(self.folder / f"{revision}.json", record)
             if folder.exists():  # not whole, or it would not have been fetched
@@ -159,6 +181,12 @@ def measure(path: Path) -> int | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return facts.st_size if stat.S_ISREG(facts.st_mode) else None
+
+
+def _mark(file: RemoteFile) -> list[object]:
+    """What is the same for the same contents only."""
+    seen = (file.checksum.kind, file.checksum.value) if file.checksum is not None else ("tag", file.tag)
+    return [file.size_bytes, *seen]
 
 
 def _remove_strangers(staging: Path, names: set[str]) -> None:

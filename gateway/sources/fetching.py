@@ -65,6 +65,7 @@ def fetch(
             if folder is None:
                 files = choose(str(address), listing.files)
                 staging = entry.prepare(listing.revision)
+                entry.reuse(listing.revision, files)
                 Download(str(address), source, files, staging, told, cancelled, timing).run()
                 folder = entry.publish(listing.revision, files)
     with contextlib.suppress(SourceFailed):  # a cache that others fill may be read only

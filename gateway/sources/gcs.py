@@ -37,16 +37,14 @@ class GcsSource:
     def list_files(self) -> Listing:
         """Ask which objects there are."""
         with self._explained(is_listing=True):
-            blobs = list(
-                self._client.list_blobs(
-                    self._address.place, prefix=self._prefix or None, max_results=MOST_OBJECTS, timeout=_TIMEOUT_S,
-                    retry=None,
-                )
+            blobs = self._client.list_blobs(
+                self._address.place, prefix=self._prefix or None, max_results=MOST_OBJECTS, timeout=_TIMEOUT_S,
+                retry=None,
             )  # fmt: skip
-            checksums = {blob.name: checksum for blob in blobs if (checksum := _read_checksum(blob)) is not None}
-            return list_objects(
-                self._prefix, ((blob.name, int(blob.size or 0), str(blob.generation)) for blob in blobs), checksums
+            files = (
+                RemoteFile(blob.name, int(blob.size or 0), str(blob.generation), _read_checksum(blob)) for blob in blobs
             )
+            return list_objects(self._prefix, files)
 
     def read(self, file: RemoteFile, offset: int, sink: Sink) -> None:
         """Ask for the bytes of an object from `offset` on."""

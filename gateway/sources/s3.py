@@ -64,8 +64,9 @@ class S3Source:
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._address.place, Prefix=self._prefix, PaginationConfig={"MaxItems": MOST_OBJECTS}
             )
-            found = (item for page in pages for item in page.get("Contents", ()))
-            return list_objects(self._prefix, ((item["Key"], item["Size"], item["ETag"].strip('"')) for item in found))
+            items = (item for page in pages for item in page.get("Contents", ()))
+            files = (RemoteFile(item["Key"], item["Size"], item["ETag"].strip('"')) for item in items)
+            return list_objects(self._prefix, files)
 
     def read(self, file: RemoteFile, offset: int, sink: Sink) -> None:
         """Ask for the bytes of an object from `offset` on."""

@@ -140,7 +140,9 @@ def test_without_a_copy_a_hub_that_is_down_is_a_fault_that_may_pass(hub: HubStor
 def test_a_moved_branch_is_another_folder(hub: HubStore, tmp_path: Path) -> None:
     first = get(hub, tmp_path).folder
     hub.commit_files(FILES | {"config.json": b'{"model_type": "qwen2"}'})
+    hub.asked.clear()
     second = get(hub, tmp_path).folder
+    assert [name for name, _ in hub.asked] == ["config.json"], "the rest is the same"
     assert (first / "config.json").read_bytes() != (second / "config.json").read_bytes()
 
 
