@@ -19,16 +19,16 @@ from gateway.engines.supervisor import Supervisor
 from gateway.engines.tools import EngineProbe, KeeperTiming, KeeperTools, Traffic
 from gateway.fleet.replica import VersionKey
 from gateway.settings import Settings, SourceAddress
-from gateway.sources import Fetcher, open_source
-from gateway.sources.download import Told
+from gateway.sources import Fetcher, Told
 
 
-def build_supervisor(settings: Settings, on_change: Callable[[EngineStatus], None], traffic: Traffic) -> Supervisor:
+def build_supervisor(
+    settings: Settings, fetcher: Fetcher, on_change: Callable[[EngineStatus], None], traffic: Traffic
+) -> Supervisor:
     """A supervisor that keeps nothing yet."""
-    fetcher = Fetcher(settings.cache.folder, open_source)
 
-    async def fetch(address: SourceAddress, told: Told) -> Path:
-        return (await fetcher.fetch(address, told)).folder
+    async def fetch(address: SourceAddress, told: Told, public_id: str) -> Path:
+        return (await fetcher.fetch(address, told, public_id=public_id)).folder
 
     can_fork = settings.engines.fork != "never" and not has_cuda()
     tools = KeeperTools(
@@ -49,10 +49,11 @@ def build_supervisor(settings: Settings, on_change: Callable[[EngineStatus], Non
 
 
 class Staffing:
-    """Has those engines kept that are to be served. `folder` gets their sockets."""
+    """Has those engines kept that are to be served. `folder` gets their sockets; `fetcher` is the supervisor's."""
 
-    def __init__(self, supervisor: Supervisor, settings: Settings, folder: Path) -> None:
+    def __init__(self, supervisor: Supervisor, fetcher: Fetcher, settings: Settings, folder: Path) -> None:
         self._supervisor = supervisor
+        self._fetcher = fetcher
         self._planner = Planner(
             folder, Machine.here(), is_cpu=not has_cuda(), drain_grace_s=settings.server.drain_grace_s
         )
@@ -64,6 +65,7 @@ class Staffing:
         self._kept = wanted
         for model, version in kept - wanted:
             self._supervisor.retire(model, version)
+            self._fetcher.forget(f"{model}:{version}")
         new = [
             model.model_copy(update={"versions": tuple(v for v in model.versions if (model.name, v.name) not in kept)})
             for model in serving.models

@@ -23,6 +23,7 @@ from gateway.processes.child import Child, ChildSpec, ChildTiming
 from gateway.processes.hub import Hub
 from gateway.processes.messages import Engines, SetAdapter
 from gateway.settings import Settings
+from gateway.sources import Fetcher, open_source
 from gateway.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
@@ -65,10 +66,11 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
         partial(Child, control, ChildTiming()),
         [partial(Child, spec, ChildTiming()) for spec in relays],
     )
-    supervisor = build_supervisor(settings, lambda status: hub.tell_engines(), hub)
+    fetcher = Fetcher(settings.cache.folder, open_source)
+    supervisor = build_supervisor(settings, fetcher, lambda status: hub.tell_engines(), hub)
     tasks = TaskSet()
     with runtime_dir(settings) as folder:
-        staffing = Staffing(supervisor, settings, folder)
+        staffing = Staffing(supervisor, fetcher, settings, folder)
         starting = tasks.start(hub.start(), "start")
         stopping = tasks.start(orders.stop.wait(), "stop")
         await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -35,7 +35,8 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
     public = PublicPort.build(settings, board, RelayCounts(), lambda model, version: supervisor.wake(model, version))
     if public is None:
         return 1
-    supervisor = build_supervisor(settings, lambda status: control.note(), public)
+    fetcher = Fetcher(settings.cache.folder, open_source)
+    supervisor = build_supervisor(settings, fetcher, lambda status: control.note(), public)
     serving = Serving(settings.models)
 
     async def read_metrics() -> bytes:
@@ -44,8 +45,7 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
 
     tasks = TaskSet()
     with runtime_dir(settings) as folder:
-        staffing = Staffing(supervisor, settings, folder)
-        fetcher = Fetcher(settings.cache.folder, open_source)
+        staffing = Staffing(supervisor, fetcher, settings, folder)
         control = Control(serving, supervisor, staffing.keep, board.publish, fetcher)
         staffing.keep(serving)
         await public.serve_on(public_sockets[0], tasks)

@@ -36,6 +36,10 @@ class Fields:
             return None
         return value if -_LARGEST < value < _LARGEST else None
 
+    def first_whole(self, *keys: str) -> int | None:
+        """The first integer under any of the keys."""
+        return next((value for key in keys if (value := self.whole(key)) is not None), None)
+
     def number(self, key: str) -> float | None:
         """The value if it is a number that 64 bits hold."""
         value = self._data.get(key)

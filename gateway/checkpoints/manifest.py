@@ -6,7 +6,6 @@ from pathlib import Path
 
 from gateway.checkpoints.architectures import Task, load_registry
 from gateway.checkpoints.contents import Contents, Kind, read_contents
-from gateway.checkpoints.fields import Fields
 from gateway.checkpoints.findings import Finding, make_printable
 from gateway.checkpoints.matrices import is_vision_module, read_matrices
 from gateway.checkpoints.packing import list_unpacked, read_packing
@@ -97,10 +96,10 @@ def describe(contents: Contents) -> Manifest:
         size_bytes=contents.weights.size_bytes,
         bytes_by_dtype={dtype: size for dtype, (_, size) in counts.items()},
         weight_files=len(contents.weights.files),
-        layers=_first(text, "num_hidden_layers", "n_layer", "num_layers", "n_layers"),
-        hidden_size=_first(text, "hidden_size", "n_embd", "d_model", "dim"),
-        vocabulary_size=_first(text, "vocab_size"),
-        context_tokens=_first(text, *CONTEXT_KEYS),
+        layers=text.first_whole("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
+        hidden_size=text.first_whole("hidden_size", "n_embd", "d_model", "dim"),
+        vocabulary_size=text.first_whole("vocab_size"),
+        context_tokens=text.first_whole(*CONTEXT_KEYS),
         is_tied=find_tied(contents),
         quantization=None if packing is None else packing.method,
         packing=tuple(map(str, packing.schemes)) if packing is not None else (),
@@ -161,10 +160,6 @@ def _describe_adapter(contents: Contents) -> AdapterFacts:
         modules_to_save=tuple(make_printable(name) for name in config.texts("modules_to_save")),
         has_vision_parts=any(is_vision_module(name) for name in read_matrices(contents.weights).pairs),
     )
-
-
-def _first(part: Fields, *keys: str) -> int | None:
-    return next((value for key in keys if (value := part.whole(key)) is not None), None)
 
 
 def _print(text: str | None) -> str | None:

@@ -38,7 +38,7 @@ class Scheme:
     """How the numbers of a layer are packed. `group` is the size of a group or rectangle, inputs last.
 
     `inputs` are the numbers that a layer's inputs are rounded to, None if they stay as they are; `is_static` if by a
-    scale that the checkpoint has.
+    scale that the checkpoint has. `extras` are tensors that each layer has beside those of its form.
     """
 
     form: Form
@@ -48,6 +48,7 @@ class Scheme:
     group: tuple[int, int] = (1, 0)
     inputs: Numbers | None = None
     is_static: bool = False
+    extras: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         kind = "whole numbers" if self.numbers == "int" else "floating point"
@@ -173,19 +174,19 @@ def _read_schemes(method: str, section: Fields) -> Iterator[Scheme]:
             if scheme is not None and not re.search(r"Attention$", "".join(group.texts("targets"))):
                 yield scheme
     elif method in ("gptq", "awq"):
-        bits = _first(section, "bits", "w_bit")
-        size = _first(section, "group_size", "q_group_size")
+        bits = section.first_whole("bits", "w_bit")
+        size = section.first_whole("group_size", "q_group_size")
         if bits and size:
             layout: Form = "gptq" if method == "gptq" else "awq"
             yield Scheme(layout, "int", bits, "channel" if size < 0 else "group", (1, max(0, size)))
     elif method == "modelopt" and _read_algorithm(section) == "FP8":
         yield Scheme("scaled", "float", 8, "tensor", inputs="float", is_static=True)
     elif method == "fp8":
-        sides = section.get("weight_block_size")
+        sides = _read_sides(section, "weight_block_size")
         is_static = section.text("activation_scheme") == "static"
-        if isinstance(sides, list) and len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides):
-            yield Scheme("scaled", "float", 8, "block", (sides[0], sides[1]), "float")
-        elif sides is None:
+        if sides is not None:
+            yield Scheme("scaled", "float", 8, "block", sides, "float")
+        elif "weight_block_size" not in section:
             yield Scheme("scaled", "float", 8, "tensor", inputs="float", is_static=is_static)
 
 
@@ -195,18 +196,31 @@ def _read_numbers(form: str, weights: Fields, inputs: Fields) -> Scheme | None:
     if numbers not in ("int", "float") or not bits or spread is None or not 0 < bits <= 8:
         return None
     kind = inputs.text("type")
-    sides = weights.get("block_structure")
-    block = (sides[0], sides[1]) if isinstance(sides, list) and len(sides) == 2 else (1, 0)
+    block = _read_sides(weights, "block_structure") or (1, 0)
+    layout: Form = "packed" if "pack" in form else "scaled"
     return Scheme(
-        "packed" if "pack" in form else "scaled",
+        layout,
         "int" if numbers == "int" else "float",
         bits,
         spread,
         block if spread == "block" else (1, weights.whole("group_size") or 0),
         "int" if kind == "int" else "float" if kind == "float" else None,
         is_static=bool(inputs) and inputs.get("dynamic") is False,
+        extras=tuple(_list_extras(layout, weights, inputs)),
     )
 
 
-def _first(section: Fields, *keys: str) -> int | None:
-    return next((value for key in keys if (value := section.whole(key)) is not None), None)
+def _list_extras(layout: Form, weights: Fields, inputs: Fields) -> Iterator[str]:
+    if layout == "packed" and weights.text("type") == "int" and weights.flag("symmetric") is False:
+        yield "weight_zero_point"
+    for part, section in (("weight", weights), ("input", inputs)):
+        if section.text("strategy") == "tensor_group":  # its scales are in FP8, and have a scale themselves
+            yield f"{part}_global_scale"
+
+
+def _read_sides(section: Fields, key: str) -> tuple[int, int] | None:
+    """The sides of a rectangle, None where there are not two of them."""
+    match section.get(key):
+        case [int(rows), int(columns)] if rows > 0 and columns > 0:
+            return rows, columns
+    return None

@@ -35,9 +35,14 @@ def run(args: argparse.Namespace) -> int:
         print("gateway merge: numpy is missing: pip install 'nim-gateway[merge]'", file=sys.stderr)
         return 2
     from gateway.merging import MergeRefused
-    from gateway.merging.equivalence import CheckUnavailable
+    from gateway.merging.equivalence import CheckUnavailable, require_packages
+    from gateway.merging.writer import require_new
 
     try:
+        # Before anything is fetched, which may take hours.
+        require_new(args.out)
+        if not args.no_verify:
+            require_packages()
         return _merge(args, find_folder(args.base), find_folder(args.adapter), console)
     except NoFolder as missing:
         print(f"gateway merge: {missing}", file=sys.stderr)
@@ -48,12 +53,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _merge(args: argparse.Namespace, base: Path, adapter: Path, console: Console) -> int:
-    from gateway.merging.equivalence import require_packages, verify
+    from gateway.merging.equivalence import verify
     from gateway.merging.plan import plan_merge
     from gateway.merging.writer import staging, write_merged
 
-    if not args.no_verify:
-        require_packages()
     plan = plan_merge(base, adapter)
     console.print(f"{len(plan.changes)} of {len(plan.base.weights.tensors)} tensors change")
     with staging(args.out) as folder:

@@ -15,8 +15,7 @@ from gateway.engines.engine import EngineState, EngineStatus, MountRefused, find
 from gateway.errors import BadRequest, Conflict, NoCapacity
 from gateway.fleet.replica import Replica
 from gateway.settings import ModelSettings, PartName, SettingsError, SourceAddress, VersionSettings, for_version
-from gateway.sources import Fetched, SourceFailed
-from gateway.sources.download import Told
+from gateway.sources import Fetched, SourceFailed, Told
 from gateway.traffic.routes import ModelRoute, Routes, VersionRoute
 from gateway.traffic.split import Split
 

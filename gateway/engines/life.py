@@ -232,7 +232,8 @@ class EngineLife:
 
         self._tell(EngineState.STARTING, phase="loading", progress=0.02)
         try:
-            self._process = await self._tools.choose_spawner(spec).spawn(_build_launch(spec, devices), note)
+            launch = await asyncio.to_thread(_build_launch, spec, devices)  # it may read files
+            self._process = await self._tools.choose_spawner(spec).spawn(launch, note)
         except ValueError as error:
             raise EngineFailed(str(error), is_final=True) from error
         except OSError as error:

@@ -59,7 +59,7 @@ class Parity:
         """
         if spec.trials is None:
             return True
-        key = _find_key(spec.trials, admission)
+        key = await asyncio.to_thread(_find_key, spec.trials, admission)
         async with self._busy.setdefault(key, asyncio.Lock()):
             if key not in self._proven:
                 prompts = choose_prompts(spec, is_visual=admission.is_visual)
@@ -92,7 +92,8 @@ async def _ask(
     """Run an engine only to ask it this. Raises ProbeFailed."""
     trial.socket.unlink(missing_ok=True)
     try:
-        process = await tools.choose_spawner(trial).spawn(trial.build_launch())
+        launch = await asyncio.to_thread(trial.build_launch)
+        process = await tools.choose_spawner(trial).spawn(launch)
     except OSError as error:
         raise ProbeFailed(f"parity could not be tried: the engine could not be launched: {error}") from error
     probe = tools.make_probe(trial)

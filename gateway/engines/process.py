@@ -20,6 +20,7 @@ from gateway.engines.output import OnLine, OutputTail
 
 logger = logging.getLogger(__name__)
 
+_STORE_LOGINS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_", "GOOGLE_APPLICATION_CREDENTIALS")
 _OUTPUT_GRACE_S = 1.0
 _FORK_SERVER_START_S = 300.0
 _FORK_SERVER_STOP_S = 5.0
@@ -140,8 +141,10 @@ async def _start_interpreter(spec: LaunchSpec, output: OutputTail, pass_fds: tup
 
 
 def _full_environment(spec: LaunchSpec) -> dict[str, str]:
-    # The gateway's own variables hold its keys: a checkpoint's code must not find them.
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    # The gateway's own variables hold its keys: a checkpoint's code must not find them. Nor those of stores, where the
+    # engine has no business there: a version's own `env` may say otherwise.
+    kept_back = ("GATEWAY_", *_STORE_LOGINS) if spec.env.get("HF_HUB_OFFLINE") == "1" else ("GATEWAY_",)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(kept_back)}
     return {**inherited, **spec.env, launcher.PARENT_VARIABLE: str(os.getpid())}
 
 

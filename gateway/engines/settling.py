@@ -5,10 +5,10 @@ from pathlib import Path
 
 from gateway.engines.engine import EngineSpec
 from gateway.settings import SourceAddress
-from gateway.sources.download import Told
+from gateway.sources import Told
 
-Fetch = Callable[[SourceAddress, Told], Awaitable[Path]]
-"""Fetches a source into a folder of this machine. Raises SourceFailed."""
+Fetch = Callable[[SourceAddress, Told, str], Awaitable[Path]]
+"""Fetches a source into a folder of this machine, for the version of a public id. Raises SourceFailed."""
 
 
 async def settle(spec: EngineSpec, fetch: Fetch, note: Callable[[str, float], None]) -> EngineSpec:
@@ -19,6 +19,7 @@ async def settle(spec: EngineSpec, fetch: Fetch, note: Callable[[str, float], No
     if spec.settle is None:
         return spec
     folders: dict[SourceAddress, Path] = {}
+    public_id = f"{spec.model}:{spec.version}"
     for address in spec.sources:
         phase, begun = f"fetching {address}", len(folders)
 
@@ -26,5 +27,5 @@ async def settle(spec: EngineSpec, fetch: Fetch, note: Callable[[str, float], No
             note(phase, (begun + done_bytes / max(total_bytes, 1)) / len(spec.sources))
 
         tell(0, 1)
-        folders[address] = await fetch(address, tell)
+        folders[address] = await fetch(address, tell, public_id)
     return spec.settle(folders)

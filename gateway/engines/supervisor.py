@@ -198,7 +198,10 @@ class Supervisor:
 
     async def _set_adapter(self, model: str, version: str, adapter: str, folder: Path | None) -> None:
         public_id = write_public_id(model, version, adapter)
-        keepers = [keeper for keeper in self._find_keepers(model, version) if keeper.spec.remake is not None]
+        found = self._find_keepers(model, version)
+        if any(one.spec.settle is not None and one.status.state is not EngineState.FAILED for one in found):
+            raise MountRefused(f"{model}:{version} is still being fetched: ask again when it is there")
+        keepers = [keeper for keeper in found if keeper.spec.remake is not None]
         if not keepers:
             raise MountRefused(f"{model}:{version} has no engine here that takes adapters")
         before = keepers[0].spec.adapters

@@ -30,12 +30,26 @@ Told = Callable[[str, float], None]
 """Told the name of a file and the share of all weights that is written, from 0 to 1."""
 
 
+def require_new(out: Path) -> None:
+    """Raise MergeRefused where something is in the place of `out` that is no empty folder, or nobody may look."""
+    place = _find_place(out)
+    try:
+        is_taken = place.is_symlink() or (place.exists() and (not place.is_dir() or any(place.iterdir())))
+    except OSError as fault:
+        raise MergeRefused(_explain(fault, place)) from fault
+    if is_taken:
+        raise MergeRefused(f"{place} is there already: name a folder that is not, or remove it")
+
+
+def _find_place(out: Path) -> Path:
+    return Path(os.path.abspath(out))  # noqa: PTH100 - resolve would follow the link that is refused here
+
+
 @contextmanager
 def staging(out: Path) -> Iterator[Path]:
     """A folder beside `out` that takes its name when all went well, and is gone otherwise. Raises MergeRefused."""
-    out = Path(os.path.abspath(out))  # noqa: PTH100 - resolve would follow the link that is refused here
-    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
-        raise MergeRefused(f"{out} is there already: name a folder that is not, or remove it")
+    require_new(out)
+    out = _find_place(out)
     folder = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,8 @@ _FOR_OWN_ENGINES = (
     "adapters", "engine_args", "speculative", "smoke", "replicas", "sleep_after_s", "env", "pictures", "reasoning",
 )  # fmt: skip
 
+_TRUST_FLAGS = ("trust-request-mm-kwargs", "trust_request_mm_kwargs")
+
 
 def find_problems(data: Mapping[str, Any]) -> Iterator[Finding]:
     """Everything wrong between values of `data`, whose folders are absolute already and sections complete."""
@@ -127,9 +129,36 @@ def _check_version(version: dict[str, Any]) -> Iterator[Finding]:
     pixels = _find_numbers(version, "pictures")
     if pixels.get("min_pixels", 0) > pixels.get("max_pixels", float("inf")):
         yield ("pictures", "min_pixels"), f"is more than max_pixels, {pixels['max_pixels']:g}"
+    yield from _check_picture_defaults(version)
     for place, prompt in _find(version, "defaults.system_prompt"):
         if not isinstance(prompt, str):
             yield place, "should be text"
+
+
+def _check_picture_defaults(version: dict[str, Any]) -> Iterator[Finding]:
+    """Defaults for how pictures are read, with which the version would refuse every request."""
+    if version.get("endpoints"):
+        return
+    pixels = {place[-1]: value for place, value in _find(version, "pictures.*") if _is_number(value)}
+    has_trust = any(value for place, value in _find(version, "engine_args.*") if place[-1] in _TRUST_FLAGS)
+    for place, value in _find(version, "defaults.*"):
+        if place[-1] not in ("mm_processor_kwargs", "media_io_kwargs") or value == {}:
+            continue
+        if "max_pixels" not in pixels:
+            if not has_trust and version.get("engine") != "simulated":
+                yield place, "every request would be refused with it: set pictures.max_pixels, or engine_args, instead"
+        elif place[-1] == "media_io_kwargs":
+            yield place, "is not taken where pictures has max_pixels: set it in engine_args"
+        elif not _is_within(value, pixels.get("min_pixels", 1), pixels["max_pixels"]):
+            yield place, f"should be min_pixels and max_pixels alone, up to {pixels['max_pixels']:g}: see pictures"
+
+
+def _is_within(pixels: Any, least: float, most: float) -> bool:
+    if not isinstance(pixels, dict) or not pixels.keys() <= {"min_pixels", "max_pixels"}:
+        return False
+    if not all(type(value) is int and least <= value <= most for value in pixels.values()):
+        return False
+    return bool(pixels.get("min_pixels", 0) <= pixels.get("max_pixels", most))
 
 
 def _check_address(address: str) -> Iterator[str]:

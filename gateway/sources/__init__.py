@@ -3,11 +3,12 @@
 from importlib import import_module
 
 from gateway.settings.addresses import SourceAddress
+from gateway.sources.download import Told
 from gateway.sources.fetcher import Fetcher
 from gateway.sources.fetching import Fetched
 from gateway.sources.source import Source, SourceFailed
 
-__all__ = ["Fetched", "Fetcher", "Source", "SourceFailed", "open_source"]
+__all__ = ["Fetched", "Fetcher", "Source", "SourceFailed", "Told", "open_source"]
 
 _KINDS = {"hf": ("hub", "HubSource"), "s3": ("s3", "S3Source"), "gs": ("gcs", "GcsSource")}
 

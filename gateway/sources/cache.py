@@ -3,7 +3,7 @@
 hf/org--name-0123456789ab/
   lock                  held by the process that fetches
   known.json            which revision a branch, or no branch, meant when it was last asked for
-  REVISION.json         what belongs to the revision
+  REVISION.json         what belongs to the revision, and what its files are
   REVISION/             whole and verified
   REVISION.WHAT.partial/   on its way, for the branch, or whatever else was asked for
 """
@@ -25,7 +25,7 @@ from typing import Any
 
 from gateway.settings.addresses import SourceAddress
 from gateway.sources.disk import explained
-from gateway.sources.source import FetchCancelled, RemoteFile
+from gateway.sources.source import FetchCancelled, RemoteFile, SourceFailed
 
 PARTIAL = ".partial"
 """Ends the name of what is not whole."""
@@ -54,7 +54,7 @@ class Entry:
         folder = self.folder / revision
         with explained(self.folder):
             files = _read_json(self.folder / f"{revision}.json").get("files")
-            is_whole = isinstance(files, dict) and all(_has_size(folder / name, size) for name, size in files.items())
+            is_whole = isinstance(files, dict) and all(measure(folder / name) == size for name, size in files.items())
         return folder if is_whole else None
 
     def recall(self) -> Known | None:
@@ -67,7 +67,7 @@ class Entry:
         return None
 
     def remember(self, revision: str) -> None:
-        """What the address means now. Called under the lock."""
+        """What the address means now. Of two who write at once, the last one's is kept."""
         with explained(self.folder):
             path = self.folder / "known.json"
             now = {"revision": revision, "asked_at": time.time()}
@@ -97,8 +97,29 @@ class Entry:
             staging.mkdir(exist_ok=True)
         return staging
 
+    def reuse(self, revision: str, files: Sequence[RemoteFile]) -> None:
+        """Let the revision share with earlier ones the files that are the same. Called under the lock, after `prepare`.
+
+        A disk that has no links is no fault: then they are fetched.
+        """
+        staging = self._find_staging(revision)
+        with contextlib.suppress(OSError):
+            for earlier, marks in list(self._list_whole()):
+                for file in files:
+                    place = staging / file.name
+                    if marks.get(file.name) == _mark(file) and measure(place) is None:
+                        place.parent.mkdir(parents=True, exist_ok=True)
+                        place.hardlink_to(earlier / file.name)
+
+    def _list_whole(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """The folders of all revisions that are whole, with what is known of their files."""
+        for record in self.folder.glob("*.json"):
+            marks = _read_json(record).get("marks")
+            if isinstance(marks, dict) and (folder := self.find(record.stem)) is not None:
+                yield folder, marks
+
     def publish(self, revision: str, files: Sequence[RemoteFile]) -> Path:
-        """Give what was fetched its name, in one step. Called under the lock."""
+        """Give what was fetched its name, in one step. Called under the lock. SourceFailed if it is not whole."""
         staging, folder = self._find_staging(revision), self.folder / revision
         with explained(self.folder):
             _remove_strangers(staging, {file.name for file in files})
@@ -106,13 +127,17 @@ class Entry:
                 "address": str(self._address),
                 "fetched_at": time.time(),
                 "files": {file.name: file.size_bytes for file in files},
+                "marks": {file.name: _mark(file) for file in files},
             }
             _write_json(self.folder / f"{revision}.json", record)
             if folder.exists():  # not whole, or it would not have been fetched
                 shutil.rmtree(folder)
             staging.rename(folder)
             sync_folder(self.folder)
-        return folder
+        found = self.find(revision)
+        if found is None:
+            raise SourceFailed(f"{folder} was changed while it was fetched: find out by whom", is_final=False)
+        return found
 
     def _find_staging(self, revision: str) -> Path:
         return self.folder / f"{revision}.{self._asked}{PARTIAL}"
@@ -149,12 +174,19 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _has_size(path: Path, size_bytes: object) -> bool:
+def measure(path: Path) -> int | None:
+    """The size of a file in bytes, None if there is none: a link is not followed. Raises OSError."""
     try:
         facts = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
-        return False
-    return stat.S_ISREG(facts.st_mode) and facts.st_size == size_bytes
+        return None
+    return facts.st_size if stat.S_ISREG(facts.st_mode) else None
+
+
+def _mark(file: RemoteFile) -> list[object]:
+    """What is the same for the same contents only."""
+    seen = (file.checksum.kind, file.checksum.value) if file.checksum is not None else ("tag", file.tag)
+    return [file.size_bytes, *seen]
 
 
 def _remove_strangers(staging: Path, names: set[str]) -> None:
@@ -174,7 +206,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
-    partial = path.with_name(f"{path.name}.new")
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.new")
     with partial.open("w") as file:
         json.dump(data, file, indent=1)
         file.flush()

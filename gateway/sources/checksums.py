@@ -12,7 +12,10 @@ _PIECE_BYTES = 4 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """`value` in lower-case hexadecimal digits. `part_bytes` is the length of the parts of an `md5-parts`."""
+    """`value` in lower-case hexadecimal digits.
+
+    `part_bytes` is the length of the parts of an `md5-parts`, which is a guess: only that of the first is known.
+    """
 
     kind: str
     value: str
@@ -91,11 +94,11 @@ _KINDS: dict[str, Callable[[Checksum, int], _Sum]] = {
 }
 
 
-def is_right(path: Path, checksum: Checksum, note: Callable[[], None] = lambda: None) -> bool:
-    """True if the file on disk adds up to the checksum. `note` is called now and then. Raises OSError."""
+def add_up(path: Path, checksum: Checksum, note: Callable[[], None] = lambda: None) -> str:
+    """What the file on disk adds up to by the checksum's kind. `note` is called now and then. Raises OSError."""
     with path.open("rb") as file:
         total = _KINDS[checksum.kind](checksum, path.stat().st_size)
         while piece := file.read(_PIECE_BYTES):
             total.update(piece)
             note()
-    return total.hexdigest() == checksum.value
+    return total.hexdigest()

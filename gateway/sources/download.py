@@ -2,19 +2,24 @@
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from pathlib import Path
 from typing import BinaryIO
 
 from gateway.sources.attempts import Attempts, FetchTiming
-from gateway.sources.cache import PARTIAL, sync_folder
-from gateway.sources.checksums import Checksum, is_right
+from gateway.sources.cache import PARTIAL, measure, sync_folder
+from gateway.sources.checksums import Checksum, add_up
 from gateway.sources.disk import explained, require_room
-from gateway.sources.source import FetchCancelled, RemoteFile, Source, SourceFailed
+from gateway.sources.source import FetchCancelled, RemoteFile, Source, SourceFailed, describe_fault
+from gateway.sources.threads import start_thread
 
 Told = Callable[[int, int], None]
 """Is told now and then how many bytes are there and how many there will be."""
+
+_PROGRESS_BYTES = 2**20
+"""So much more of a file makes up for earlier failures: a line that only trickles comes to an end."""
 
 
 class Meter:
@@ -66,19 +71,30 @@ class Download:
         with explained(self._staging):
             there_bytes = sum(min(self._measure(file), file.size_bytes) for file in self._files)
         require_room(self._total_bytes - there_bytes, self._staging, self._place)
-        with ThreadPoolExecutor(self._timing.workers, thread_name_prefix="fetch") as pool:
-            futures = [pool.submit(self._fetch, file) for file in self._files]
-            try:
-                self._wait(futures)
-            finally:
-                self._ended.set()
-                pool.shutdown(cancel_futures=True)
-        for future in futures:
-            # A file that was ended because another one failed has nothing to tell.
-            if future.done() and not future.cancelled() and not isinstance(future.exception(), FetchCancelled):
-                future.result()
+        queue = deque(self._files)
+        workers = [
+            start_thread(lambda: self._work(queue), "fetch") for _ in range(min(self._timing.workers, len(queue)))
+        ]
+        try:
+            self._wait(workers)
+        finally:
+            self._ended.set()
+            wait(workers)
+        for worker in workers:
+            # One that was ended because another one failed has nothing to tell.
+            if not isinstance(worker.exception(), FetchCancelled):
+                worker.result()
         if self._cancelled.is_set():
             raise FetchCancelled
+
+    def _work(self, queue: deque[RemoteFile]) -> None:
+        while queue:
+            try:
+                file = queue.popleft()
+            except IndexError:  # another one took the last
+                return
+            self._meter.check()
+            self._fetch(file)
 
     def _wait(self, futures: "list[Future[None]]") -> None:
         while not self._cancelled.is_set():
@@ -90,8 +106,8 @@ class Download:
     def _measure(self, file: RemoteFile) -> int:
         """How much of a file is there, whole or not."""
         for name in (file.name, file.name + PARTIAL):
-            if (path := self._staging / name).is_file():
-                return path.stat().st_size
+            if (size_bytes := measure(self._staging / name)) is not None:
+                return size_bytes
         return 0
 
     def _fetch(self, file: RemoteFile) -> None:
@@ -99,27 +115,37 @@ class Download:
         partial = path.with_name(path.name + PARTIAL)
         with explained(self._staging):
             path.parent.mkdir(parents=True, exist_ok=True)
-            is_there = path.is_file() and path.stat().st_size == file.size_bytes
+            is_there = measure(path) == file.size_bytes
         if is_there:
             self._meter.add(file.size_bytes)  # it has got its name only when it was right
             return
-        if not self._fetch_once(file, partial) and not self._fetch_once(file, partial):
+        found: list[str] = []
+        while not self._fetch_once(file, partial, found):
+            if len(found) < 2:
+                continue
             message = f"{file.name} came twice from {self._place} with other bytes than were announced"
             raise SourceFailed(f"{message}: upload it again, or look for what changes it on the way", is_final=True)
         with explained(self._staging):
             partial.replace(path)
             sync_folder(path.parent)
 
-    def _fetch_once(self, file: RemoteFile, partial: Path) -> bool:
-        """Fetch what is missing of a file and say whether it is right; of one that is not, nothing is left."""
+    def _fetch_once(self, file: RemoteFile, partial: Path, found: list[str]) -> bool:
+        """Fetch what is missing of a file and say whether it is right; of one that is not, nothing is left.
+
+        What it adds up to instead is put with what was `found` before.
+        """
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         with explained(self._staging), os.fdopen(os.open(partial, flags, 0o666), "ab") as out:
             self._fill(file, out)
             os.fsync(out.fileno())
         checksum = self._ask_checksum(file)
         with explained(self._staging):
-            if checksum is None or is_right(partial, checksum, self._meter.check):
+            total = "" if checksum is None else add_up(partial, checksum, self._meter.check)
+            # Where parts of an upload end is a guess: what comes twice with the same bytes was guessed wrongly.
+            is_alike = checksum is not None and checksum.kind == "md5-parts" and total in found
+            if checksum is None or total == checksum.value or is_alike:
                 return True
+            found.append(total)
             partial.unlink()
         self._meter.add(-file.size_bytes)
         return False
@@ -130,6 +156,7 @@ class Download:
             out.seek(0)
             out.truncate()
         self._meter.add(out.tell())
+        counted_bytes = out.tell()
 
         def take(piece: bytes) -> None:
             if out.tell() + len(piece) > file.size_bytes:
@@ -145,10 +172,13 @@ class Download:
             except SourceFailed as failed:
                 failure = failed
             except OSError as fault:  # of the line: those of the disk are explained by now
-                failure = SourceFailed(f"{file.name} from {self._place} broke off: {fault}", is_final=False)
+                failure = SourceFailed(
+                    f"{file.name} from {self._place} broke off: {describe_fault(fault)}", is_final=False
+                )
             with explained(self._staging):
                 out.flush()
-            if out.tell() > before:
+            if out.tell() >= counted_bytes + _PROGRESS_BYTES:
+                counted_bytes = out.tell()
                 attempts.start_over()
             if out.tell() < file.size_bytes:
                 attempts.fail(failure)

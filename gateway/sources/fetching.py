@@ -1,9 +1,10 @@
 """One source, from its address to a folder on this machine. Blocks: it is called in a thread."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.settings.addresses import SourceAddress
@@ -11,10 +12,12 @@ from gateway.sources.attempts import Attempts, FetchTiming
 from gateway.sources.cache import Cache, Entry
 from gateway.sources.download import Download, Told
 from gateway.sources.selection import choose
-from gateway.sources.source import Listing, Source, SourceFailed
+from gateway.sources.source import Listing, NotAsked, Source, SourceFailed
 
 OpenSource = Callable[[SourceAddress], Source]
 """Opens what an address means. Raises SourceFailed."""
+
+_ATTEMPTS_TO_SPARE = 3  # where somebody waits, or there is something to go on with: a few seconds in all
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,31 +36,39 @@ def fetch(
     told: Told,
     cancelled: threading.Event,
     timing: FetchTiming,
+    *,
+    is_fresh: bool = False,
 ) -> Fetched:
     """Fetch what the cache has not got. Raises SourceFailed and FetchCancelled; nothing half-written is ever returned.
 
     A commit that is in the cache needs no network. Where the other side cannot be asked, the revision that it had
-    when it last could is taken, if it is there whole.
+    when it last could is taken, if it is there whole; with `is_fresh` that is a failure.
     """
     entry = cache.open(address)
     if address.revision is not None and (folder := entry.find(address.revision)) is not None:
         return Fetched(folder, address.revision)
-    kept = _find_kept(entry)
+    kept = None if is_fresh else _find_kept(entry)
     source = open_source(address)
+    is_short = is_fresh or kept is not None
+    attempts = min(timing.attempts, _ATTEMPTS_TO_SPARE) if is_short else timing.attempts
     try:
-        listing = _list(source, FetchTiming(attempts=1) if kept else timing, cancelled)
+        listing = _list(source, replace(timing, attempts=attempts), cancelled)
     except SourceFailed as failure:
-        if failure.is_final or kept is None:
+        if kept is None or (failure.is_final and not isinstance(failure, NotAsked)):
             raise
         note = f"{failure}; what was fetched before is used, revision {kept.revision[:12]}{kept.note}"
         return Fetched(kept.folder, kept.revision, note)
-    with entry.lock(cancelled):
-        folder = entry.find(listing.revision)
-        if folder is None:
-            files = choose(str(address), listing.files)
-            staging = entry.prepare(listing.revision)
-            Download(str(address), source, files, staging, told, cancelled, timing).run()
-            folder = entry.publish(listing.revision, files)
+    folder = entry.find(listing.revision)
+    if folder is None:
+        with entry.lock(cancelled):
+            folder = entry.find(listing.revision)  # somebody else may have fetched it meanwhile
+            if folder is None:
+                files = choose(str(address), listing.files)
+                staging = entry.prepare(listing.revision)
+                entry.reuse(listing.revision, files)
+                Download(str(address), source, files, staging, told, cancelled, timing).run()
+                folder = entry.publish(listing.revision, files)
+    with contextlib.suppress(SourceFailed):  # a cache that others fill may be read only
         entry.remember(listing.revision)
     return Fetched(folder, listing.revision)
 

@@ -18,7 +18,7 @@ from google.cloud import storage
 from gateway.settings.addresses import SourceAddress
 from gateway.sources.checksums import Checksum
 from gateway.sources.objects import MOST_OBJECTS, list_objects
-from gateway.sources.source import Listing, RemoteFile, Sink, SourceFailed
+from gateway.sources.source import Listing, RemoteFile, Sink, SourceFailed, describe_fault
 
 _TIMEOUT_S = (10.0, 10.0)  # to connect, between bytes
 _PASSING = (408, 429)
@@ -37,16 +37,14 @@ class GcsSource:
     def list_files(self) -> Listing:
         """Ask which objects there are."""
         with self._explained(is_listing=True):
-            blobs = list(
-                self._client.list_blobs(
-                    self._address.place, prefix=self._prefix or None, max_results=MOST_OBJECTS, timeout=_TIMEOUT_S,
-                    retry=None,
-                )
+            blobs = self._client.list_blobs(
+                self._address.place, prefix=self._prefix or None, max_results=MOST_OBJECTS, timeout=_TIMEOUT_S,
+                retry=None,
             )  # fmt: skip
-            checksums = {blob.name: checksum for blob in blobs if (checksum := _read_checksum(blob)) is not None}
-            return list_objects(
-                self._prefix, ((blob.name, int(blob.size or 0), str(blob.generation)) for blob in blobs), checksums
+            files = (
+                RemoteFile(blob.name, int(blob.size or 0), str(blob.generation), _read_checksum(blob)) for blob in blobs
             )
+            return list_objects(self._prefix, files)
 
     def read(self, file: RemoteFile, offset: int, sink: Sink) -> None:
         """Ask for the bytes of an object from `offset` on."""
@@ -80,9 +78,15 @@ class GcsSource:
             message = f"Google Cloud Storage answered {code} for {place}"
             raise SourceFailed(message, is_final=not is_passing) from fault
         except (TransportError, requests.RequestException, urllib3.exceptions.HTTPError) as fault:
-            raise SourceFailed(f"Google Cloud Storage does not answer for {place}: {fault}", is_final=False) from fault
+            raise SourceFailed(
+                f"Google Cloud Storage does not answer for {place}: {describe_fault(fault)}", is_final=False
+            ) from fault
         except GoogleAuthError as fault:
-            message = f"there are no credentials for {place}: set GOOGLE_APPLICATION_CREDENTIALS ({fault})"
+            if fault.retryable or isinstance(fault.__cause__, TransportError):  # as when a metadata server stutters
+                message = f"who gives out the credentials for {place} does not answer: {describe_fault(fault)}"
+                raise SourceFailed(message, is_final=False) from fault
+            message = f"there are no credentials for {place}: set GOOGLE_APPLICATION_CREDENTIALS"
+            message += f" ({describe_fault(fault)})"
             raise SourceFailed(message, is_final=True) from fault
 
 

@@ -26,7 +26,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type:
 
 from gateway.settings.addresses import SourceAddress
 from gateway.sources.checksums import Checksum
-from gateway.sources.source import Listing, RemoteFile, Sink, SourceFailed
+from gateway.sources.source import Listing, NotAsked, RemoteFile, Sink, SourceFailed, describe_fault, hide_login
 
 _TIMEOUT_S = 10.0  # between bytes; a listing of many files is longer in coming
 _LIST_TIMEOUT_S = 30.0
@@ -85,11 +85,11 @@ class HubSource:
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         """Turns the library's faults into ours."""
-        place = self._address.place
+        place, endpoint = self._address.place, hide_login(self._api.endpoint)
         try:
             yield
         except GatedRepoError as fault:
-            message = f"hf://{place} is gated: ask for access on its page at {self._api.endpoint}/{place}"
+            message = f"hf://{place} is gated: ask for access on its page at {endpoint}/{place}"
             raise SourceFailed(f"{message}, and set HF_TOKEN to a token of that account", is_final=True) from fault
         except DisabledRepoError as fault:
             raise SourceFailed(f"hf://{place} was disabled by the Hub: take another one", is_final=True) from fault
@@ -106,15 +106,17 @@ class HubSource:
         except LocalTokenNotFoundError as fault:
             raise SourceFailed(f"hf://{place} needs a login: set HF_TOKEN", is_final=True) from fault
         except HFValidationError as fault:
-            raise SourceFailed(f"hf://{place} is no name that the Hub takes: {fault}", is_final=True) from fault
+            raise SourceFailed(
+                f"hf://{place} is no name that the Hub takes: {describe_fault(fault)}", is_final=True
+            ) from fault
         except OfflineModeIsEnabled as fault:
-            raise SourceFailed("HF_HUB_OFFLINE is set, so the Hub is not asked", is_final=False) from fault
+            raise NotAsked("HF_HUB_OFFLINE is set, so the Hub is not asked") from fault
         except (httpx2.TransportError, httpx2.InvalidURL) as fault:
-            message = f"the Hub does not answer at {self._api.endpoint} ({fault or type(fault).__name__})"
+            message = f"the Hub does not answer at {endpoint} ({describe_fault(fault)})"
             raise SourceFailed(f"{message}: check the network, or HF_ENDPOINT", is_final=False) from fault
         except (ValueError, KeyError, TypeError) as fault:
-            message = f"what answers at {self._api.endpoint} does not speak like the Hub"
-            raise SourceFailed(f"{message}: check HF_ENDPOINT ({fault!r})", is_final=True) from fault
+            message = f"what answers at {endpoint} does not speak like the Hub"
+            raise SourceFailed(f"{message}: check HF_ENDPOINT ({describe_fault(fault)})", is_final=True) from fault
 
     def _judge(self, status: int) -> SourceFailed:
         place = self._address.place

@@ -31,13 +31,11 @@ from botocore.exceptions import SSLError as TlsError
 from gateway.settings.addresses import SourceAddress
 from gateway.sources.checksums import Checksum
 from gateway.sources.objects import MOST_OBJECTS, list_objects
-from gateway.sources.source import Listing, RemoteFile, Sink, SourceFailed
+from gateway.sources.source import Listing, RemoteFile, Sink, SourceFailed, describe_fault
 
 _PIECE_BYTES = 128 * 1024
-_NO_LOGIN = (
-    NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound, TokenRetrievalError,
-    UnauthorizedSSOTokenError,
-)  # fmt: skip
+_NO_LOGIN = (NoCredentialsError, PartialCredentialsError, ProfileNotFound, UnauthorizedSSOTokenError)
+_NO_LOGIN_NOW = (CredentialRetrievalError, TokenRetrievalError)  # as when a metadata server stutters
 _BROKEN = (
     ConnectionError, HTTPClientError, IncompleteReadError, ResponseStreamingError, TlsError,
     urllib3.exceptions.HTTPError,
@@ -66,8 +64,9 @@ class S3Source:
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._address.place, Prefix=self._prefix, PaginationConfig={"MaxItems": MOST_OBJECTS}
             )
-            found = (item for page in pages for item in page.get("Contents", ()))
-            return list_objects(self._prefix, ((item["Key"], item["Size"], item["ETag"].strip('"')) for item in found))
+            items = (item for page in pages for item in page.get("Contents", ()))
+            files = (RemoteFile(item["Key"], item["Size"], item["ETag"].strip('"')) for item in items)
+            return list_objects(self._prefix, files)
 
     def read(self, file: RemoteFile, offset: int, sink: Sink) -> None:
         """Ask for the bytes of an object from `offset` on."""
@@ -116,10 +115,15 @@ class S3Source:
             raise SourceFailed(
                 f"{message}: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret", is_final=True
             ) from fault
+        except _NO_LOGIN_NOW as fault:
+            message = f"there are no credentials for {self._address} at the moment: renew the login if that lasts"
+            raise SourceFailed(f"{message} ({describe_fault(fault)})", is_final=False) from fault
         except _BROKEN as fault:
-            raise SourceFailed(f"S3 does not answer for {self._address}: {fault}", is_final=False) from fault
+            message = f"S3 does not answer for {self._address}: {describe_fault(fault)}"
+            raise SourceFailed(message, is_final=False) from fault
         except (BotoCoreError, ValueError) as fault:
-            raise SourceFailed(f"S3 cannot be asked for {self._address}: {fault}", is_final=True) from fault
+            message = f"S3 cannot be asked for {self._address}: {describe_fault(fault)}"
+            raise SourceFailed(message, is_final=True) from fault
 
     def _judge(self, fault: ClientError) -> SourceFailed:
         answer: Any = fault.response

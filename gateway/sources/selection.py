@@ -29,7 +29,7 @@ def choose(place: str, files: Iterable[RemoteFile]) -> list[RemoteFile]:
         )
     for file in found:
         _require_plain_name(place, file.name)
-    wanted = [file for file in found if _is_wanted(file.name)]
+    wanted = [file for file in found if is_wanted(file.name)]
     if not any(_WEIGHTS.fullmatch(file.name) for file in wanted):
         raise SourceFailed(_explain_nothing(place, [file.name for file in found]), is_final=True)
     for file in wanted:
@@ -38,7 +38,8 @@ def choose(place: str, files: Iterable[RemoteFile]) -> list[RemoteFile]:
     return sorted(wanted, key=lambda file: -file.size_bytes)
 
 
-def _is_wanted(name: str) -> bool:
+def is_wanted(name: str) -> bool:
+    """True for the name of a file that is fetched."""
     is_hidden = name.startswith(".")
     return not is_hidden and any(form.fullmatch(name) for form in (_WEIGHTS, _DOCUMENTS, _PARTS))
 

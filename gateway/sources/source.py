@@ -1,5 +1,6 @@
 """What a source of checkpoints is: a listing of files, and their bytes from any place on. Values and the protocol."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +17,24 @@ class SourceFailed(Exception):
     def __init__(self, message: str, *, is_final: bool) -> None:
         super().__init__(message)
         self.is_final = is_final
+
+
+class NotAsked(SourceFailed):
+    """The other side is not to be asked: final, but what was fetched before may be used."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, is_final=True)
+
+
+def describe_fault(fault: BaseException) -> str:
+    """A library's fault in its own words, by its kind alone where it has none, or an address: it may hold a login."""
+    said = str(fault)
+    return type(fault).__name__ if not said or "://" in said else said
+
+
+def hide_login(url: str) -> str:
+    """An address as people may see it, without the user and password in it."""
+    return re.sub(r"//[^/?#]*@", "//", url)
 
 
 class FetchCancelled(Exception):

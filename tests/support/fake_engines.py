@@ -10,7 +10,7 @@ from gateway.engines.placement import Device
 from gateway.engines.process import LaunchSpec
 from gateway.engines.remote import RemoteSpec
 from gateway.settings import SourceAddress
-from gateway.sources.download import Told
+from gateway.sources import Told
 from gateway.telemetry.drafts import DraftCounts
 
 DEVICES = (Device("cpu", 1000),)
@@ -167,7 +167,7 @@ class FakeProbe:
         self.is_closed = True
 
 
-async def fetch_nothing(address: SourceAddress, told: Told) -> Path:
+async def fetch_nothing(address: SourceAddress, told: Told, public_id: str) -> Path:
     """For engines all of whose files are here."""
     raise AssertionError(f"{address} was asked for")
 

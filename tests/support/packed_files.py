@@ -11,7 +11,14 @@ from tests.support.safetensors_files import edit_json, list_shapes, write_checkp
 GROUP = 8
 Entries = dict[str, tuple[str, tuple[int, ...]]]
 
-_BYTES = {"F32": struct.pack("<f", 0.5), "F16": b"\x00\x38", "I32": bytes(4), "I8": b"\1", "F8_E4M3": b"\x38"}
+_BYTES = {
+    "F32": struct.pack("<f", 0.5),
+    "F16": b"\x00\x38",
+    "I32": bytes(4),
+    "I8": b"\1",
+    "U8": b"\1",
+    "F8_E4M3": b"\x38",
+}
 _TOKEN = {"num_bits": 8, "type": "int", "strategy": "token", "dynamic": True}
 
 
@@ -26,6 +33,15 @@ AWQ = {"quant_method": "awq", "bits": 4, "group_size": GROUP, "zero_point": True
 FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic"}
 FP8_BLOCKS = FP8 | {"weight_block_size": [8, 8]}
 INT4 = describe("pack-quantized", {"num_bits": 4, "type": "int", "strategy": "group", "group_size": GROUP})
+INT4_SHIFTED = describe(
+    "pack-quantized", {"num_bits": 4, "type": "int", "strategy": "group", "group_size": GROUP, "symmetric": False}
+)
+_FOUR = {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": GROUP}
+NVFP4 = describe("nvfp4-pack-quantized", _FOUR, _FOUR | {"dynamic": "local"})
+FP8_STATIC = describe(
+    "float-quantized", {"num_bits": 8, "type": "float", "strategy": "tensor"},
+    {"num_bits": 8, "type": "float", "strategy": "tensor", "dynamic": False},
+)  # fmt: skip
 INT8 = describe("int-quantized", {"num_bits": 8, "type": "int", "strategy": "channel"}, _TOKEN)
 FP8_ROWS = describe(
     "float-quantized", {"num_bits": 8, "type": "float", "strategy": "channel"}, _TOKEN | {"type": "float"}
@@ -34,7 +50,9 @@ FP8_WEIGHTS = describe("float-quantized", {"num_bits": 8, "type": "float", "stra
 
 
 def list_packed(settings: Mapping[str, Any]) -> Entries:
-    """The tensors of the checkpoint, packed by one of the settings above."""
+    """The tensors of the checkpoint, all layers packed by one of the settings above, whatever they list."""
+    lists = ("ignore", "ignored_layers", "modules_to_not_convert")
+    settings = {key: value for key, value in settings.items() if key not in lists}
     entries: Entries = {}
     for name, shape in list_shapes().items():
         if "_proj" in name:
@@ -55,6 +73,16 @@ def _pack(settings: Mapping[str, Any], outputs: int, inputs: int) -> Entries:
         }  # fmt: skip
     if settings == INT4:
         return {"weight_packed": ("I32", (outputs, inputs // 8)), "weight_scale": ("F32", (outputs, groups))}
+    if settings == INT4_SHIFTED:
+        return {**_pack(INT4, outputs, inputs), "weight_zero_point": ("I32", (outputs // 8, groups))}
+    if settings == NVFP4:
+        return {
+            "weight_packed": ("U8", (outputs, inputs // 2)), "weight_scale": ("F8_E4M3", (outputs, groups)),
+            "weight_global_scale": ("F32", (1,)), "input_global_scale": ("F32", (1,)),
+        }  # fmt: skip
+    if settings == FP8_STATIC:
+        one = ("F32", (1,))
+        return {"weight": ("F8_E4M3", (outputs, inputs)), "weight_scale": one, "input_scale": one}
     if settings == FP8_BLOCKS:
         return {"weight": ("F8_E4M3", (outputs, inputs)), "weight_scale_inv": ("F32", (outputs // 8, inputs // 8))}
     kind = "I8" if settings == INT8 else "F8_E4M3"

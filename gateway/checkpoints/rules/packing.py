@@ -12,6 +12,7 @@ from gateway.checkpoints.contents import Contents
 from gateway.checkpoints.findings import Finding, error, make_printable, warning
 from gateway.checkpoints.hardware import Hardware
 from gateway.checkpoints.packing import PackedLayer, Packing, Scheme, find_shape, list_layers, read_packing
+from gateway.checkpoints.rules.ignoring import judge_ignored
 from gateway.checkpoints.safetensors import Tensor, write_shape
 
 _FILE = "config.json"
@@ -24,6 +25,7 @@ _NO_KERNELS_ON_CPU = {
     "modelopt_fp4": "NVFP4", "modelopt_mxfp8": "MXFP8", "mxfp8": "MXFP8", "modelopt_mixed": "ModelOpt's mixed formats",
     "fbgemm_fp8": "FBGEMM's FP8", "fp_quant": "FP-Quant", "humming": "Humming",
 }  # fmt: skip
+_FUSED = {"qkv_proj": 3, "gate_up_proj": 2}  # layers that may keep the scale of each part
 _WHY_UNSERVED = {"bitsandbytes": "bitsandbytes (NF4 or LLM.int8)", "gguf": "GGUF"}
 
 
@@ -136,7 +138,9 @@ def _judge_layers(contents: Contents, packing: Packing) -> Iterator[Finding]:
         name = make_printable(layer.module)
         message = f"{layer.file}: {len(alone)} packed layers are not whole, first {name}, which has no {lack}"
         yield error("packing-parts", layer.file, message, "copy all shards of the model, or pack it again")
-    elif len(packing.schemes) == 1 and not packing.settings.section("dynamic"):
+        return
+    yield from judge_ignored(contents, packing, layers)
+    if len(packing.schemes) == 1 and not packing.settings.section("dynamic"):
         yield from _judge_shapes(layers, packing)
 
 
@@ -154,8 +158,9 @@ def _list_needed(scheme: Scheme) -> tuple[str, ...]:
     if scheme.form in ("gptq", "awq"):
         return "qweight", "scales", "qzeros"
     if scheme.form == "packed":
-        return "weight_packed", "weight_scale"
-    return ("weight", "weight_scale or weight_scale_inv", *(("input_scale",) if scheme.is_static else ()))
+        return "weight_packed", "weight_scale", *scheme.extras
+    static = ("input_scale",) if scheme.is_static else ()
+    return "weight", "weight_scale or weight_scale_inv", *static, *scheme.extras
 
 
 def _judge_shapes(layers: Mapping[str, PackedLayer], packing: Packing) -> Iterator[Finding]:
@@ -185,7 +190,13 @@ def _list_shapes(
         return
     scale = layer.parts.get("weight_scale") or layer.parts["weight_scale_inv"]
     rows, columns = scheme.group
-    if scheme.spread == "channel":
+    zeros = layer.parts.get("weight_zero_point")
+    if zeros is not None and scheme.form == "packed" and scheme.spread in ("channel", "group"):
+        yield zeros, ((ceil(outputs * scheme.bits / 32), groups), (outputs, groups))
+    if scheme.spread == "tensor":
+        fused = _FUSED.get(layer.module.rpartition(".")[2], 1)
+        yield scale, ((1,), (), (1, 1), (fused,), (fused, 1))
+    elif scheme.spread == "channel":
         yield scale, ((outputs, 1), (outputs,))
     elif scheme.spread == "group":
         yield scale, ((outputs, groups),)

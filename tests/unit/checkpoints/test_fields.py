@@ -29,3 +29,8 @@ def test_values_of_another_type_are_none() -> None:
     assert FIELDS.flag("whole") is None
     assert FIELDS.texts("whole") == FIELDS.sections("text") == ()
     assert not FIELDS.section("text")
+
+
+def test_the_first_integer_of_several_keys() -> None:
+    fields = Fields({"a": "8", "b": 0, "c": 4})
+    assert (fields.first_whole("a", "b", "c"), fields.first_whole("a", "none")) == (0, None)

@@ -41,6 +41,21 @@ def test_a_check_that_cannot_be_run_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("lack", ["a place", "torch"])
+def test_what_would_fail_afterwards_is_said_before_anything_is_fetched(
+    tmp_path: Path, given: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, lack: str
+) -> None:
+    fetched: list[str] = []
+    monkeypatch.setattr("gateway.cli.merge.find_folder", fetched.append)
+    if lack == "torch":
+        monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    else:
+        (tmp_path / "out").write_text("mine")
+    assert main(given) == 1
+    assert ("skip it by --no-verify" if lack == "torch" else "out is there already") in capsys.readouterr().err
+    assert fetched == []
+
+
 @pytest.mark.parametrize("missing", ["--base", "--adapter", "--out"])
 def test_all_three_folders_are_wanted(given: list[str], missing: str) -> None:
     place = given.index(missing)

@@ -14,8 +14,7 @@ from gateway.engines.supervisor import Supervisor
 from gateway.engines.tools import KeeperTiming, KeeperTools
 from gateway.errors import BadRequest, Conflict, GatewayError, NoCapacity, UnknownModel
 from gateway.settings import ModelSettings, SourceAddress, parse_address
-from gateway.sources import Fetched, SourceFailed
-from gateway.sources.download import Told
+from gateway.sources import Fetched, SourceFailed, Told
 from gateway.traffic.routes import PixelBounds, RouteBoard, Routes
 from tests.support.fake_engines import (
     DEVICES,

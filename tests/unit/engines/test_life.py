@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +9,9 @@ import pytest
 from gateway.checkpoints import Drafting
 from gateway.engines.engine import Admission, EngineSpec, EngineState, SmokePrompt
 from gateway.engines.placement import Device, Need
+from gateway.engines.process import LaunchSpec
 from gateway.settings import SourceAddress, parse_address
-from gateway.sources import SourceFailed
-from gateway.sources.download import Told
+from gateway.sources import SourceFailed, Told
 from gateway.telemetry.drafts import DraftCounts
 from tests.support.fake_engines import FakeProcess, FakeSpawner, engine_spec, remakeable, until
 from tests.support.keeper_bench import TIMING, KeeperBench
@@ -474,7 +475,7 @@ async def test_what_lies_elsewhere_is_fetched_before_it_is_looked_at(bench: Keep
     fetched: list[SourceAddress] = []
     looked_at: list[Path | None] = []
 
-    async def fetch(address: SourceAddress, told: Told) -> Path:
+    async def fetch(address: SourceAddress, told: Told, public_id: str) -> Path:
         fetched.append(address)
         told(1, 4)
         return tmp_path
@@ -499,7 +500,7 @@ async def test_what_lies_elsewhere_is_fetched_before_it_is_looked_at(bench: Keep
 
 @pytest.mark.parametrize("is_final", [True, False])
 async def test_a_fetch_that_fails_is_a_failure_with_its_reason(bench: KeeperBench, is_final: bool) -> None:
-    async def fetch(address: SourceAddress, told: Told) -> Path:
+    async def fetch(address: SourceAddress, told: Told, public_id: str) -> Path:
         raise SourceFailed("the Hub said no", is_final=is_final)
 
     bench.spec, bench.fetch, bench.timing = unsettled(bench.spec), fetch, replace(TIMING, first_pause_s=60)
@@ -510,10 +511,25 @@ async def test_a_fetch_that_fails_is_a_failure_with_its_reason(bench: KeeperBenc
     assert bench.spawner.processes == []
 
 
+async def test_what_to_launch_is_worked_out_beside_the_event_loop(bench: KeeperBench) -> None:
+    threads: list[int] = []
+    build = bench.spec.build_launch
+
+    def note() -> LaunchSpec:
+        threads.append(threading.get_ident())
+        return build()
+
+    bench.spec = replace(bench.spec, build_launch=note)
+    bench.start()
+    await bench.reach(EngineState.READY)
+    assert threads
+    assert threading.get_ident() not in threads, "it reads files of many megabytes"
+
+
 async def test_stopping_ends_a_fetch_at_once(bench: KeeperBench) -> None:
     ended = asyncio.Event()
 
-    async def fetch(address: SourceAddress, told: Told) -> Path:
+    async def fetch(address: SourceAddress, told: Told, public_id: str) -> Path:
         try:
             await asyncio.Event().wait()
         finally:

@@ -211,3 +211,28 @@ async def test_the_gateways_own_variables_stay_with_it(monkeypatch: pytest.Monke
     process = await DirectSpawner().spawn(spec)
     assert await process.wait() == 0
     assert process.tail() == ["unset"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "HF_TOKEN",
+        "HUGGING_FACE_HUB_TOKEN",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+    ],
+)
+@pytest.mark.parametrize(
+    ("env", "said"), [({"HF_HUB_OFFLINE": "1"}, "unset"), ({}, "secret"), ({"HF_HUB_OFFLINE": "0"}, "secret")]
+)
+async def test_an_engine_whose_files_are_here_gets_no_logins_of_stores(
+    monkeypatch: pytest.MonkeyPatch, name: str, env: dict[str, str], said: str
+) -> None:
+    monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+    for given, expected in ((env, said), (env | {name: "its own"}, "its own")):
+        spec = LaunchSpec(name="x", module="scripted_process", args=("say-variable", name), env=given)
+        process = await DirectSpawner().spawn(spec)
+        assert await process.wait() == 0
+        assert process.tail() == [expected]

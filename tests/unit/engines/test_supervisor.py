@@ -10,6 +10,7 @@ from gateway.engines.placement import Need
 from gateway.engines.supervisor import Supervisor
 from gateway.engines.tools import KeeperTiming, KeeperTools
 from gateway.fleet.replica import Replica
+from gateway.settings import parse_address
 from gateway.tasks import TaskSet
 from gateway.telemetry.drafts import DraftCounts
 from tests.support.fake_engines import (
@@ -350,6 +351,19 @@ async def test_without_a_ready_engine_nothing_is_mounted(tmp_path: Path) -> None
     supervisor.start([remakeable(engine_spec(tmp_path))])
     await until(lambda: probe.looks > 3)
     with pytest.raises(MountRefused, match="no engine of the version is ready"):
+        await supervisor.set_adapter("shapes", "v1", "a", tmp_path / "one")
+    assert probe.mounted == []
+    await supervisor.close()
+
+
+async def test_while_a_version_is_fetched_it_says_so(tmp_path: Path) -> None:
+    probe = FakeProbe()
+    supervisor = supervise(FakeSpawner(), probe)
+    here = remakeable(engine_spec(tmp_path))
+    supervisor.start(
+        [replace(here, remake=None, sources=(parse_address("hf://org/name"),), settle=lambda folders: here)]
+    )
+    with pytest.raises(MountRefused, match="shapes:v1 is still being fetched: ask again when it is there"):
         await supervisor.set_adapter("shapes", "v1", "a", tmp_path / "one")
     assert probe.mounted == []
     await supervisor.close()

@@ -171,6 +171,36 @@ def test_the_least_pixels_are_no_more_than_the_most() -> None:
         assert find(make(version | {"pictures": pictures})) == {}
 
 
+@pytest.mark.parametrize(
+    ("defaults", "pictures", "place"),
+    [
+        ({"mm_processor_kwargs": {"max_pixels": 50}}, {"max_pixels": 90}, None),
+        ({"mm_processor_kwargs": {}, "media_io_kwargs": {}}, {"max_pixels": 90}, None),
+        ({"mm_processor_kwargs": {"max_pixels": 91}}, {"max_pixels": 90}, "mm_processor_kwargs"),
+        ({"mm_processor_kwargs": {"max_pixels": 4}}, {"min_pixels": 5, "max_pixels": 90}, "mm_processor_kwargs"),
+        ({"mm_processor_kwargs": {"min_pixels": 9, "max_pixels": 8}}, {"max_pixels": 90}, "mm_processor_kwargs"),
+        ({"mm_processor_kwargs": {"num_crops": 4}}, {"max_pixels": 90}, "mm_processor_kwargs"),
+        ({"mm_processor_kwargs": {"max_pixels": True}}, {"max_pixels": 90}, "mm_processor_kwargs"),
+        ({"mm_processor_kwargs": 3}, {"max_pixels": 90}, "mm_processor_kwargs"),
+        ({"media_io_kwargs": {"video": {}}}, {"max_pixels": 90}, "media_io_kwargs"),
+        ({"media_io_kwargs": {"video": {}}}, None, "media_io_kwargs"),
+        ({"mm_processor_kwargs": {"max_pixels": 50}}, {"min_pixels": 5}, "mm_processor_kwargs"),
+    ],
+)
+def test_defaults_that_would_lock_a_version_are_refused(
+    tmp_path: Path, defaults: dict[str, Any], pictures: dict[str, int] | None, place: str | None
+) -> None:
+    version = {"name": "v1", "checkpoint": str(tmp_path), "defaults": defaults, "pictures": pictures}
+    assert list(find(make(version))) == ([] if place is None else [f"models[0].versions[0].defaults.{place}"])
+
+
+def test_what_the_settings_trust_requests_with_they_may_default_to(tmp_path: Path) -> None:
+    defaults = {"mm_processor_kwargs": {"num_crops": 4}}
+    trusting = {"name": "v1", "checkpoint": str(tmp_path), "engine_args": {"trust-request-mm-kwargs": True}}
+    for version in (trusting, {"name": "v1", "engine": "simulated"}, {"name": "v1", "endpoints": ["http://a:1"]}):
+        assert find(make(version | {"defaults": defaults})) == {}
+
+
 def test_what_a_method_of_speculation_lacks_is_told() -> None:
     version = {"name": "v1", "engine": "simulated", "speculative": {"method": "ngram", "model": "org/draft"}}
     start = "models[0].versions[0].speculative"

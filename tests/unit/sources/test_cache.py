@@ -6,6 +6,7 @@ import pytest
 
 from gateway.settings.addresses import parse_address
 from gateway.sources.cache import Cache, Entry
+from gateway.sources.checksums import Checksum
 from gateway.sources.source import FetchCancelled, RemoteFile, SourceFailed
 
 FILES = [RemoteFile("config.json", 2, ""), RemoteFile("1_Pooling/config.json", 3, "")]
@@ -60,6 +61,65 @@ def test_what_an_earlier_attempt_left_is_not_served(entry: Entry) -> None:
     with entry.lock(NEVER):
         (entry.prepare("abc") / "stranger.json").touch()
     assert not (publish(entry) / "stranger.json").exists()
+
+
+def test_files_that_did_not_change_are_shared(entry: Entry) -> None:
+    first = publish(entry)
+    changed = [FILES[0], RemoteFile("1_Pooling/config.json", 3, "other tag")]
+    with entry.lock(NEVER):
+        staging = entry.prepare("next")
+        entry.reuse("next", changed)
+        entry.reuse("next", changed)
+        assert [path.name for path in staging.rglob("*")] == ["config.json"]
+        assert (staging / "config.json").samefile(first / "config.json")
+        (staging / "1_Pooling").mkdir()
+        (staging / "1_Pooling" / "config.json").write_bytes(b"[ ]")
+        second = entry.publish("next", changed)
+    assert (first / "1_Pooling" / "config.json").read_bytes() == b"{ }"
+    assert (second / "1_Pooling" / "config.json").read_bytes() == b"[ ]"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        RemoteFile("config.json", 3, ""),
+        RemoteFile("config.json", 2, "", Checksum("md5", "")),
+        RemoteFile("x.json", 2, ""),
+    ],
+)
+def test_only_what_is_the_same_is_shared(entry: Entry, file: RemoteFile) -> None:
+    publish(entry)
+    with entry.lock(NEVER):
+        staging = entry.prepare("next")
+        entry.reuse("next", [file])
+        assert list(staging.iterdir()) == []
+
+
+def test_nothing_is_shared_with_what_is_not_whole(entry: Entry) -> None:
+    (publish(entry) / "1_Pooling" / "config.json").unlink()
+    with entry.lock(NEVER):
+        staging = entry.prepare("next")
+        entry.reuse("next", FILES)
+        assert list(staging.iterdir()) == []
+
+
+def test_a_disk_without_links_is_no_fault(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*places: Path) -> None:
+        raise PermissionError
+
+    publish(entry)
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    with entry.lock(NEVER):
+        entry.prepare("next")
+        entry.reuse("next", FILES)
+
+
+def test_what_is_not_whole_is_not_published(entry: Entry) -> None:
+    with entry.lock(NEVER):
+        entry.prepare("abc")
+        with pytest.raises(SourceFailed, match="was changed while it was fetched") as caught:
+            entry.publish("abc", FILES)
+    assert not caught.value.is_final
 
 
 def test_what_was_begun_of_a_revision_that_is_past_is_removed(tmp_path: Path) -> None:

@@ -98,6 +98,56 @@ def test_an_answer_that_always_ends_early_is_given_up(tmp_path: Path) -> None:
     assert (len(shelf.reads), caught.value.is_final) == (TIMING.attempts, False)
 
 
+@pytest.mark.parametrize("comes", [["123"], ["124", "123"], ["124", "125", "124"]])
+def test_parts_that_were_guessed_wrongly_do_not_damn_a_file(tmp_path: Path, comes: list[str]) -> None:
+    class Guessing(Shelf):
+        def find_checksum(self, file: RemoteFile) -> Checksum | None:
+            return Checksum("md5-parts", "0" * 32, 2)
+
+        def read(self, file: RemoteFile, offset: int, sink: Sink) -> None:
+            self.reads.append((file.name, offset))
+            sink(comes[min(len(self.reads), len(comes)) - 1].encode())
+
+    shelf = Guessing({"a": b"123"})
+    if len(comes) == 1:
+        download(shelf, tmp_path)
+        assert ((tmp_path / "a").read_bytes(), len(shelf.reads)) == (b"123", 2)
+    else:
+        with pytest.raises(SourceFailed, match="came twice from s3://b with other bytes"):
+            download(shelf, tmp_path)
+
+
+def test_a_line_that_only_trickles_is_given_up(tmp_path: Path) -> None:
+    class Trickling(Shelf):
+        def read(self, file: RemoteFile, offset: int, sink: Sink) -> None:
+            self.reads.append((file.name, offset))
+            sink(b"0")
+
+    shelf = Trickling({"a": b"0" * 1000})
+    with pytest.raises(SourceFailed, match="broke off again and again"):
+        download(shelf, tmp_path)
+    assert len(shelf.reads) == TIMING.attempts
+
+
+def test_a_line_that_breaks_often_and_comes_far_is_not_given_up(tmp_path: Path) -> None:
+    class Breaking(Shelf):
+        def read(self, file: RemoteFile, offset: int, sink: Sink) -> None:
+            sink(self.files[file.name][offset : offset + 2**20])
+
+    download(Breaking({"a": b"0" * 2**23}), tmp_path)
+    assert (tmp_path / "a").stat().st_size == 2**23
+
+
+def test_a_link_that_somebody_left_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "outside").write_bytes(b"xyz")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").symlink_to(tmp_path / "outside")
+    download(Shelf({"a": b"123"}), tmp_path / "in")
+    assert (tmp_path / "in" / "a").read_bytes() == b"123"
+    assert not (tmp_path / "in" / "a").is_symlink()
+    assert (tmp_path / "outside").read_bytes() == b"xyz"
+
+
 def test_an_answer_without_an_end_is_cut(tmp_path: Path) -> None:
     shelf = Shelf({"a": b"123"})
     shelf.on_read = lambda name, sink: sink(b"0" * 4)

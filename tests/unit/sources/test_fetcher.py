@@ -98,8 +98,36 @@ async def test_a_store_that_cannot_be_asked_is_told(
 ) -> None:
     first = await fetcher.fetch(ADDRESS, nothing)
     shelf.fault = SourceFailed("down", is_final=False)
-    assert (await fetcher.fetch(ADDRESS, nothing, is_fresh=True)).folder == first.folder
+    assert (await fetcher.fetch(ADDRESS, nothing, public_id="m:new")).folder == first.folder
     assert caplog.messages[0].startswith("down; what was fetched before is used, revision one of 20")
+
+
+async def test_whoever_wants_what_is_there_now_gets_nothing_older(fetcher: Fetcher, shelf: Shelf) -> None:
+    await fetcher.fetch(ADDRESS, nothing)
+    shelf.fault, shelf.listed = SourceFailed("down", is_final=False), 0
+    with pytest.raises(SourceFailed, match=r"^down$"):
+        await fetcher.fetch(ADDRESS, nothing, is_fresh=True)
+    assert shelf.listed == TIMING.attempts
+
+
+async def test_what_was_taken_for_want_of_an_answer_is_asked_for_again(fetcher: Fetcher, shelf: Shelf) -> None:
+    await fetcher.fetch(ADDRESS, nothing)
+    fetcher.forget("")
+    shelf.revision, shelf.fault, shelf.listed = "two", SourceFailed("down", is_final=False), 0
+    both = await asyncio.gather(fetcher.fetch(ADDRESS, nothing), fetcher.fetch(ADDRESS, nothing))
+    assert [one.revision for one in both] == ["one", "one"], "replicas that start together are alike"
+    assert shelf.listed == TIMING.attempts
+    shelf.fault = None
+    assert (await fetcher.fetch(ADDRESS, nothing)).revision == "two"
+
+
+async def test_a_version_that_is_new_gets_what_is_there_now(fetcher: Fetcher, shelf: Shelf) -> None:
+    await fetcher.fetch(ADDRESS, nothing, public_id="m:v1")
+    shelf.revision = "two"
+    assert (await fetcher.fetch(ADDRESS, nothing, public_id="m:v2")).revision == "two"
+    assert (await fetcher.fetch(ADDRESS, nothing, public_id="m:v1")).revision == "one"
+    fetcher.forget("m:v1")
+    assert (await fetcher.fetch(ADDRESS, nothing, public_id="m:v1")).revision == "two"
 
 
 async def test_whoever_is_cancelled_ends_the_download(fetcher: Fetcher, shelf: Shelf) -> None:

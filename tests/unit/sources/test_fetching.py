@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from gateway.sources import open_source
 from gateway.sources.attempts import FetchTiming
 from gateway.sources.cache import Cache
 from gateway.sources.fetching import fetch
+from gateway.sources.hub import HubSource
 from gateway.sources.source import FetchCancelled, SourceFailed
 from tests.support.stores import HubStore
 
@@ -38,6 +40,23 @@ try:
 except SourceFailed as failure:
     print(failure)
     sys.exit(1)
+"""
+
+_CANCELLING_PROGRAM = """
+import asyncio, sys
+from pathlib import Path
+from gateway.settings.addresses import parse_address
+from gateway.sources import Fetcher, open_source
+from gateway.tasks import TaskSet
+
+async def run():
+    tasks = TaskSet()
+    fetching = Fetcher(Path(sys.argv[1]), open_source).fetch(parse_address("hf://org/name"), lambda *at: None)
+    tasks.start(fetching, "fetch")
+    await asyncio.to_thread(sys.stdin.readline)
+    await tasks.close()
+
+asyncio.run(run())
 """
 
 
@@ -152,6 +171,49 @@ def test_a_disk_that_is_too_small_is_said_before(hub: HubStore, small_disk: Path
     assert code == 1
     assert told.startswith("hf://org/name needs 6.0 MB in ")
     assert hub.asked == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_a_cache_that_others_fill_can_be_read_only(
+    hub: HubStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_some")  # or the library looks into a home that is not this user's
+    code, first = finish(start(hub, tmp_path))
+    assert code == 0
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    for path in tmp_path.rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    cache, address = Cache(tmp_path), parse_address("hf://org/name")
+    os.seteuid(65534)
+    try:
+        fetched = fetch(
+            address, cache, lambda address: HubSource(address, hub.url), lambda *at: None, threading.Event(),
+            FetchTiming(),
+        )  # fmt: skip
+    finally:
+        os.seteuid(0)
+    assert (str(fetched.folder), fetched.note) == (first, None)
+
+
+def test_what_is_there_does_not_wait_for_a_download_of_another_revision(hub: HubStore, tmp_path: Path) -> None:
+    _, first = finish(start(hub, tmp_path))
+    with Cache(tmp_path).open(parse_address("hf://org/name")).lock(threading.Event()):
+        assert finish(start(hub, tmp_path)) == (0, first)
+
+
+def test_a_store_that_is_mute_does_not_keep_a_program_from_ending(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        process = subprocess.Popen(
+            [sys.executable, "-c", _CANCELLING_PROGRAM, str(tmp_path)],
+            stdin=subprocess.PIPE, text=True, env={**os.environ, "HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0"},
+        )  # fmt: skip
+        connection, _ = mute.accept()  # it asks, and gets no answer
+        with connection:
+            process.communicate("end\n", timeout=10)  # a listing may take 30 s
+    assert process.returncode == 0
 
 
 def test_waiting_for_another_process_can_be_ended(hub: HubStore, tmp_path: Path) -> None:

@@ -108,6 +108,37 @@ def test_an_object_that_goes_meanwhile_may_come_again(gcs: GcsStore, tmp_path: P
     assert not caught.value.is_final
 
 
+@pytest.mark.parametrize("is_retryable", [True, False])
+def test_credentials_that_cannot_be_had_now_may_be_had_later(
+    gcs: GcsStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_retryable: bool
+) -> None:
+    from google.auth.exceptions import RefreshError, TransportError
+    from google.cloud import storage
+
+    def stutter(*args: Any, **options: Any) -> None:
+        cause = None if is_retryable else TransportError("no answer")
+        raise RefreshError("http://metadata/token?secret", retryable=is_retryable) from cause
+
+    monkeypatch.setattr(storage.Client, "list_blobs", stutter)
+    with pytest.raises(SourceFailed, match="who gives out the credentials for gs://bucket/m does not answer") as caught:
+        get(tmp_path)
+    assert not caught.value.is_final
+    assert "secret" not in str(caught.value)
+
+
+def test_credentials_that_are_refused_are_final(gcs: GcsStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from google.auth.exceptions import RefreshError
+    from google.cloud import storage
+
+    def refuse(*args: Any, **options: Any) -> None:
+        raise RefreshError("invalid_grant")
+
+    monkeypatch.setattr(storage.Client, "list_blobs", refuse)
+    with pytest.raises(SourceFailed, match=r"set GOOGLE_APPLICATION_CREDENTIALS \(invalid_grant\)") as caught:
+        get(tmp_path)
+    assert caught.value.is_final
+
+
 def test_without_credentials_it_says_where_they_belong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import google.auth
     from google.auth.exceptions import DefaultCredentialsError

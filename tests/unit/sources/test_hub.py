@@ -13,7 +13,7 @@ from gateway.sources.attempts import FetchTiming
 from gateway.sources.cache import Cache
 from gateway.sources.fetching import Fetched, fetch
 from gateway.sources.hub import HubSource
-from gateway.sources.source import RemoteFile, SourceFailed
+from gateway.sources.source import Listing, RemoteFile, SourceFailed
 from tests.support.stores import HubStore, Store
 
 WEIGHTS = os.urandom(700_000)
@@ -94,6 +94,42 @@ def test_whoever_wants_no_network_gets_what_is_there(
     assert again.note.startswith("HF_HUB_OFFLINE is set, so the Hub is not asked; what was fetched before is used")
 
 
+def test_a_blip_is_not_taken_for_a_hub_that_is_down(hub: HubStore, tmp_path: Path) -> None:
+    get(hub, tmp_path)
+    hub.commit_files(FILES | {"config.json": b"{}"})
+    sources: list[HubSource] = []
+
+    class Stuttering(HubSource):
+        def list_files(self) -> Listing:
+            sources.append(self)
+            if len(sources) < 3:
+                raise SourceFailed("a blip", is_final=False)
+            return super().list_files()
+
+    fetched = fetch(
+        parse_address("hf://org/name"), Cache(tmp_path), lambda address: Stuttering(address, hub.url),
+        lambda done, total: None, threading.Event(), TIMING,
+    )  # fmt: skip
+    assert (fetched.revision, fetched.note) == (hub.commit, None)
+
+
+def test_without_network_and_without_a_copy_there_is_no_waiting(
+    hub: HubStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(SourceFailed, match="HF_HUB_OFFLINE is set") as caught:
+        get(hub, tmp_path)
+    assert caught.value.is_final
+
+
+def test_a_login_in_the_endpoint_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    source = HubSource(parse_address("hf://org/name"), "http://user:secret@127.0.0.1:9")
+    with pytest.raises(SourceFailed, match=r"does not answer at http://127\.0\.0\.1:9 ") as caught:
+        source.list_files()
+    assert "secret" not in str(caught.value)
+
+
 def test_without_a_copy_a_hub_that_is_down_is_a_fault_that_may_pass(hub: HubStore, tmp_path: Path) -> None:
     hub.close()
     with pytest.raises(SourceFailed, match="the Hub does not answer at http") as caught:
@@ -104,7 +140,9 @@ def test_without_a_copy_a_hub_that_is_down_is_a_fault_that_may_pass(hub: HubStor
 def test_a_moved_branch_is_another_folder(hub: HubStore, tmp_path: Path) -> None:
     first = get(hub, tmp_path).folder
     hub.commit_files(FILES | {"config.json": b'{"model_type": "qwen2"}'})
+    hub.asked.clear()
     second = get(hub, tmp_path).folder
+    assert [name for name, _ in hub.asked] == ["config.json"], "the rest is the same"
     assert (first / "config.json").read_bytes() != (second / "config.json").read_bytes()
 
 

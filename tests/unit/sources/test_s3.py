@@ -8,6 +8,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import CredentialRetrievalError, TokenRetrievalError
 from moto.server import ThreadedMotoServer
 
 from gateway.settings.addresses import parse_address
@@ -152,6 +153,33 @@ def test_without_credentials_it_says_where_they_belong(
         with pytest.raises(SourceFailed, match="no credentials for s3://bucket/m: set AWS_PROFILE") as caught:
             get(tmp_path)
     assert caught.value.is_final
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        CredentialRetrievalError(provider="iam-role", error_msg="metadata stutters"),
+        TokenRetrievalError(provider="sso", error_msg="no answer"),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_credentials_that_cannot_be_had_now_may_be_had_later(client: Any, fault: Exception) -> None:
+    source = S3Source(parse_address("s3://bucket/m"))
+
+    def stutter(*args: Any, **options: Any) -> None:
+        raise fault
+
+    source._client.get_paginator = stutter
+    with pytest.raises(SourceFailed, match="no credentials for s3://bucket/m at the moment: renew the login") as caught:
+        source.list_files()
+    assert not caught.value.is_final
+
+
+def test_a_login_in_the_endpoint_is_not_shown(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:secret@127.0.0.1:9")
+    with pytest.raises(SourceFailed, match="S3 ") as caught:
+        S3Source(parse_address("s3://bucket/m")).list_files()
+    assert "secret" not in str(caught.value)
 
 
 def test_a_store_that_is_down_may_come_back(client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

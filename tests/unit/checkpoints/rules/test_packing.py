@@ -17,7 +17,6 @@ LATEST = Hardware("cpu", has_avx512=True, has_amx=True)
 ARM = Hardware("cpu")
 GPU = Hardware("cuda")
 STATIC = packed.FP8 | {"activation_scheme": "static"}
-NVFP4 = packed.describe("nvfp4-pack-quantized", {"num_bits": 4, "type": "float", "strategy": "tensor_group"})
 
 
 def judge(folder: Path, settings: dict[str, Any], hardware: Hardware | None = None, **entries: Any) -> list[Finding]:
@@ -56,7 +55,7 @@ def test_of_other_processors_only_what_none_can_load_is_refused(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "settings", [NVFP4, {"quant_method": "modelopt", "quant_algo": "NVFP4"}, {"quant_method": "mxfp8"}]
+    "settings", [packed.NVFP4, {"quant_method": "modelopt", "quant_algo": "NVFP4"}, {"quant_method": "mxfp8"}]
 )
 def test_the_newest_formats_need_a_gpu(tmp_path: Path, settings: dict[str, Any]) -> None:
     write_checkpoint(tmp_path)
@@ -131,6 +130,13 @@ Q_PROJ = "model__layers__1__self_attn__q_proj__"
         (packed.INT8, "weight_scale"),
         (packed.FP8, "weight_scale"),
         (packed.FP8_BLOCKS, "weight_scale_inv"),
+        (packed.FP8_STATIC, "weight_scale"),
+        (packed.FP8_STATIC, "input_scale"),
+        (packed.INT4_SHIFTED, "weight_zero_point"),
+        (packed.NVFP4, "weight_packed"),
+        (packed.NVFP4, "weight_scale"),
+        (packed.NVFP4, "weight_global_scale"),
+        (packed.NVFP4, "input_global_scale"),
     ],
 )
 def test_a_layer_without_one_of_its_tensors(tmp_path: Path, settings: dict[str, Any], part: str) -> None:
@@ -159,6 +165,10 @@ def test_nothing_is_packed_although_it_is_said(tmp_path: Path) -> None:
         (packed.INT4, "weight_scale", ("F32", (HIDDEN, 2))),
         (packed.INT8, "weight_scale", ("F32", (4, 1))),
         (packed.FP8_BLOCKS, "weight_scale_inv", ("F32", (2, 1))),
+        (packed.FP8, "weight_scale", ("F32", (3, 7))),
+        (packed.FP8, "weight_scale", ("F32", (3,))),
+        (packed.FP8_STATIC, "weight_scale", ("F32", (HIDDEN,))),
+        (packed.INT4_SHIFTED, "weight_zero_point", ("I32", (3, 7))),
     ],
 )
 def test_scales_of_another_shape(
@@ -167,6 +177,35 @@ def test_scales_of_another_shape(
     (finding,) = judge(tmp_path, settings, **{Q_PROJ + part: entry})
     assert finding.code == "packing-shape"
     assert f"model.layers.1.self_attn.q_proj.{part} is " in finding.message
+
+
+@pytest.mark.parametrize(
+    "settings", [packed.INT4_SHIFTED, packed.NVFP4, packed.FP8_STATIC], ids=["shifted", "nvfp4", "static"]
+)
+def test_what_is_whole_is_found_so(tmp_path: Path, settings: dict[str, Any]) -> None:
+    assert check(packed.write_packed(tmp_path, settings), hardware=GPU).findings == ()
+
+
+def test_a_fused_layer_may_have_a_scale_for_each_part(tmp_path: Path) -> None:
+    name = "model__layers__1__self_attn__qkv_proj__"
+    entries = {f"{name}weight": ("F8_E4M3", (3 * HIDDEN, HIDDEN))}
+    assert judge(tmp_path / "3", packed.FP8, **entries, **{f"{name}weight_scale": ("F32", (3,))}) == []
+    (finding,) = judge(tmp_path / "2", packed.FP8, **entries, **{f"{name}weight_scale": ("F32", (2,))})
+    assert finding.code == "packing-shape"
+
+
+@pytest.mark.parametrize("sides", [["a", "b"], [[1], [2]], [1, 2, 3], {}, "8x8", [0, 0], [True, None], None])
+@pytest.mark.parametrize("method", ["fp8", "compressed-tensors"])
+def test_sides_that_are_none_are_no_crash(tmp_path: Path, method: str, sides: object) -> None:
+    settings = packed.describe(
+        "float-quantized", {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": sides}
+    )
+    folder = packed.write_packed(tmp_path, packed.FP8_BLOCKS)
+    edit_json(
+        folder / "config.json",
+        quantization_config=settings if method != "fp8" else packed.FP8 | {"weight_block_size": sides},
+    )
+    assert "packing-unserved" not in {finding.code for finding in check(folder).findings}
 
 
 def test_a_packed_weight_is_held_against_the_configuration_too(tmp_path: Path) -> None:
