@@ -59,6 +59,10 @@ def test_from_an_address_to_an_answer_and_again_without_the_hub(hub: HubStore, c
         mounted = httpx.post(adapters, json={"name": "b", "path": "hf://org/name@main/lora"}, timeout=60)
         assert (mounted.status_code, mounted.json()) == (200, {"id": "shapes:v1+b"})
         wait_for(lambda: ask(gateway, "shapes:v1+b").status_code == 200, 5)
+        hub.faults.status = 503
+        stale = httpx.post(adapters, json={"name": "b", "path": "hf://org/name@main/lora"}, timeout=60)
+        assert (stale.status_code, "the Hub answered 503" in stale.text) == (503, True), "old weights are not new ones"
+        hub.faults.status = None
         refused = httpx.post(adapters, json={"name": "c", "path": "hf://org/none"}, timeout=60)
         assert (refused.status_code, "there is no hf://org/none" in refused.text) == (400, True)
 
