@@ -11,14 +11,16 @@ def admit(spec: EngineSpec, hardware: Hardware | None = None) -> Admission:
     report = check(spec.checkpoint, drafting=spec.drafting, trusts_code=spec.trusts_code, hardware=hardware)
     if not report.is_servable:
         return Admission(report.reason())
-    digests = {"": report.digest}
+    digests, loaded = {"": report.digest}, [report]
     if spec.drafting is not None and spec.drafting.draft is not None:
-        digests["draft"] = check(spec.drafting.draft).digest
+        draft = check(spec.drafting.draft)
+        digests["draft"] = draft.digest
+        loaded.append(draft)
     for name, folder in spec.adapters:
         adapter = check(folder, base=spec.checkpoint, trusts_code=spec.trusts_code, hardware=hardware)
         if not adapter.is_servable:
             return Admission(f"adapter {name}: {adapter.reason()}")
         digests[name] = adapter.digest
     known = {name: digest for name, digest in digests.items() if digest is not None}
-    weights_bytes = 0 if report.memory is None else report.memory.weights_bytes
+    weights_bytes = sum(one.memory.weights_bytes for one in loaded if one.memory is not None)
     return Admission(is_visual=report.manifest.is_visual, weights_bytes=weights_bytes, digests=known)

@@ -82,7 +82,8 @@ def _find_key(trials: Sequence[EngineSpec], admission: Admission) -> Key:
     for trial in trials:
         launch = trial.build_launch()
         words = tuple(word.replace(str(trial.socket), "") for word in launch.args)
-        told.append((words, tuple(sorted(launch.env.items())), tuple((one.prompt, one.image) for one in trial.smoke)))
+        env = {name: value for name, value in launch.env.items() if name != "CUDA_VISIBLE_DEVICES"}
+        told.append((words, tuple(sorted(env.items())), tuple(map(repr, trial.smoke))))
     return (tuple(sorted(admission.digests.items())), *told)
 
 
@@ -143,6 +144,12 @@ async def _outcome_of(work: Coroutine[None, None, list[str]]) -> list[str] | Pro
 
 
 def _compare(prompts: list[tuple[SmokePrompt, bool]], guessed: list[str], plain: list[str]) -> None:
+    if not any((*guessed, *plain)):
+        raise ProbeFailed(
+            "parity could not be tried: no answer had any text, as of a model that thinks for longer: "
+            "give smoke prompts that it answers at once",
+            is_final=True,
+        )
     for (prompt, _), one, other in zip(prompts, guessed, plain, strict=True):
         if one != other:
             raise ProbeFailed(

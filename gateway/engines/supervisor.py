@@ -124,12 +124,16 @@ class Supervisor:
         heir = self._keepers[plain.name]
         if not isinstance(heir, EngineKeeper):
             return
-        heir.wake()  # the place of one that could sleep from the start is not taken over
+        heir.insist()
         heir.annotate(f"speculation is switched off: {fault}")
         while heir.status.state not in (EngineState.READY, EngineState.FAILED, EngineState.STOPPED):
             await asyncio.sleep(self._timing.poll_s)
         if heir.status.state is EngineState.READY:
             logger.warning("%s: speculation is switched off, %s is ready in its place", name, plain.name)
+            if name in self._leaving:  # its version was retired meanwhile
+                return
+            self._leaving.add(name)
+            self._room.let_leave(name)
             keeper.retire()
             await self._forget(name, heir)
         elif heir.status.state is EngineState.FAILED:

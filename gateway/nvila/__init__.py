@@ -4,12 +4,26 @@ It runs inside engines only, stands apart from the rest of the gateway, and is i
 NVILA was read in the released code of VILA (github.com/NVlabs/VILA, Apache-2.0); each file says which part of it.
 """
 
+import logging
+
+logger = logging.getLogger(__name__)
+
 ARCHITECTURE = "LlavaLlamaModel"
 """The class that a published `config.json` names (llava/model/language_model/llava_llama.py)."""
 
 
 def register() -> None:
-    """Make model, configuration and video sampling known to vLLM; harmless when it is called again."""
+    """Make model, configuration and video sampling known to vLLM; harmless when it is called again.
+
+    vLLM calls it in every engine: where it has changed, those that serve other models must start all the same.
+    """
+    try:
+        _register()
+    except (ImportError, AttributeError, TypeError):
+        logger.exception("NVILA cannot be served by this release of vLLM")
+
+
+def _register() -> None:
     from transformers import AutoConfig
     from vllm import ModelRegistry
 

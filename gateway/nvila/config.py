@@ -94,6 +94,11 @@ class NvilaConfig(PreTrainedConfig):
         return (-(-patches // self.fold)) ** 2
 
     @property
+    def most_tiles(self) -> int:
+        """Tiles of a picture that is cut most: a grid of them, and the whole. Of one that is not cut, itself."""
+        return self.max_tiles + 1 if self.image_aspect_ratio == "dynamic" and self.max_tiles > 1 else 1
+
+    @property
     def tower_layers(self) -> int:
         """Layers of the tower that are run: its features are taken behind one of the last."""
         layers = int(self.vision_config.num_hidden_layers)

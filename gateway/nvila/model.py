@@ -5,7 +5,7 @@ last norm (llava/model/multimodal_encoder/vision_encoder.py); each part's weight
 (llava/model/llava_arch.py, save_pretrained).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -127,8 +127,8 @@ class NvilaForConditionalGeneration(nn.Module, SupportsLoRA, SupportsMultiModal,
         return logits
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
-        """Take the weights of all three folders; the names of those that were taken."""
-        taken: set[str] = AutoWeightsLoader(self).load_weights(weights, mapper=self.hf_to_vllm_mapper)
+        """Take the weights of all three folders; the names of those that were taken. Raises ValueError."""
+        taken: set[str] = AutoWeightsLoader(self).load_weights(_refuse_second(weights), mapper=self.hf_to_vllm_mapper)
         return taken
 
     def get_mm_mapping(self) -> MultiModelKeys:
@@ -136,3 +136,13 @@ class NvilaForConditionalGeneration(nn.Module, SupportsLoRA, SupportsMultiModal,
         return MultiModelKeys.from_string_field(
             language_model="language_model", connector="mm_projector", tower_model="vision_tower"
         )
+
+
+def _refuse_second(weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+    """All of them, each name once: of two files with the same tensors the later one would win unseen."""
+    seen: set[str] = set()
+    for name, tensor in weights:
+        if name in seen:
+            raise ValueError(f"{name} stands in two files: leave only those that the index names")
+        seen.add(name)
+        yield name, tensor

@@ -88,6 +88,14 @@ class NvilaProcessingInfo(BaseProcessingInfo):
         """Any number of pictures and videos."""
         return {"image": None, "video": None}
 
+    def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Mapping[str, int]:
+        """What one picture or video takes at most. vLLM would measure both together, where no picture is cut."""
+        config = self.get_hf_config()
+        return {
+            "image": config.most_tiles * config.tokens_per_tile,
+            "video": config.num_video_frames * config.tokens_per_tile,
+        }
+
     def find_token(self, token: str) -> int:
         """The number of a media token. Raises ValueError if the tokenizer does not have it."""
         number = self.get_tokenizer().get_vocab().get(token)

@@ -46,6 +46,7 @@ def test_a_draft_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     spec = replace(engine_spec(tmp_path), checkpoint=base, drafting=Drafting(draft=draft))
     assert admit(spec).fault is None
     assert admit(spec).digests.keys() == {"", "draft"}
+    assert admit(spec).weights_bytes == 2 * admit(replace(spec, drafting=None)).weights_bytes, "both are loaded"
     (draft / "model.safetensors").unlink()
     assert (admit(spec).fault or "").startswith(f"the draft {draft} cannot be used: model.safetensors is missing")
 

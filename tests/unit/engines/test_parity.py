@@ -125,3 +125,28 @@ def test_smoke_prompts_of_the_model_are_asked_or_else_our_own(tmp_path: Path) ->
     assert len(golden) > 4
     assert {is_shown for _, is_shown in golden} == {True, False}
     assert not any(is_shown for _, is_shown in choose_prompts(engine_spec(tmp_path), is_visual=False))
+
+
+async def test_answers_without_any_text_prove_nothing(spec: EngineSpec) -> None:
+    bench = Bench()
+    silent = SmokePrompt("what?", "", spec.served_name)
+    bench.answers = [{"what?": ""}, {"what?": ""}]
+    with pytest.raises(ProbeFailed, match="no answer had any text"):
+        await bench.prove(Parity(), replace(spec, smoke=(silent,)))
+
+
+async def test_what_was_proven_holds_on_other_devices_and_not_for_other_defaults(spec: EngineSpec) -> None:
+    bench, parity = Bench(), Parity()
+    assert spec.trials is not None
+
+    def on(device: str, **fields: object) -> EngineSpec:
+        launch = replace(spec.build_launch(), env={"CUDA_VISIBLE_DEVICES": device})
+        smoke = (SmokePrompt("what?", "", "shapes", fields=fields),)
+        trial = replace(spec, trials=None, build_launch=lambda: launch, smoke=smoke)
+        return replace(spec, trials=(trial, trial))
+
+    await bench.prove(parity, on("0"))
+    await bench.prove(parity, on("1"))
+    assert len(bench.probes) == 2
+    await bench.prove(parity, on("0", repetition_penalty=1.5))
+    assert len(bench.probes) == 4

@@ -548,6 +548,23 @@ def guessing(folder: Path) -> EngineSpec:
     return replace(engine_spec(folder), drafting=Drafting("ngram"), min_acceptance=0.4, plain=plain)
 
 
+async def test_one_without_room_beside_it_stays_though_it_guesses_wrongly(tmp_path: Path) -> None:
+    probe = FakeProbe()
+    supervisor = supervise(FakeSpawner(), probe)
+
+    def takes_most(spec: EngineSpec) -> EngineSpec:
+        return replace(spec, sleep_after_s=60, estimate_need=lambda weights_bytes: Need(1, 700))
+
+    spec = guessing(tmp_path)
+    assert spec.plain is not None
+    supervisor.start([takes_most(replace(spec, plain=takes_most(spec.plain)))])
+    await until(supervisor.is_settled)
+    probe.drafts = DraftCounts(4000, 16000, 100)
+    await until(lambda: "it stays, as shapes:v1#1 failed beside it" in (supervisor.statuses()[0].note or ""))
+    await until(lambda: states(supervisor) == [EngineState.READY])
+    await supervisor.close()
+
+
 async def test_speculation_that_is_mostly_wrong_is_switched_off(tmp_path: Path) -> None:
     probe = FakeProbe()
     supervisor = supervise(FakeSpawner(), probe)

@@ -36,6 +36,12 @@ def test_what_a_published_folder_says(tmp_path: Path) -> None:
     assert read(tmp_path / "other", fold=2).fold == 2
 
 
+def test_the_most_tiles_are_a_grid_and_the_whole(tmp_path: Path) -> None:
+    assert read(tmp_path / "cut").most_tiles == 7
+    assert read(tmp_path / "single", max_tiles=1).most_tiles == 1
+    assert read(tmp_path / "resized", image_aspect_ratio="resize").most_tiles == 1
+
+
 def test_the_parts_own_files_count(tmp_path: Path) -> None:
     folder = write_nvila(tmp_path / "model")
     content = json.loads((folder / "llm" / "config.json").read_text())
