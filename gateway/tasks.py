@@ -38,3 +38,11 @@ class TaskSet:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+
+async def outcome_of(work: Coroutine[Any, Any, T]) -> T | Exception:
+    """Await `work`; its failure becomes a value, for tasks of which that is an expected end."""
+    try:
+        return await work
+    except Exception as error:  # noqa: BLE001 - handed on to the one who waits
+        return error

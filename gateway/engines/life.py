@@ -8,35 +8,24 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
-from dataclasses import replace
-from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from gateway.engines.drafting import DraftWatch
 from gateway.engines.engine import Admission, EngineSpec, EngineState, ProbeFailed
 from gateway.engines.failures import EngineFailed, as_failure
 from gateway.engines.mounts import Mounts, find_smoke
-from gateway.engines.process import EngineProcess, LaunchSpec
+from gateway.engines.preparing import Preparation, Prepared, Update, build_launch
+from gateway.engines.process import EngineProcess
 from gateway.engines.progress import LoadProgress
-from gateway.engines.room import NoRoom, Room
-from gateway.engines.settling import settle
+from gateway.engines.room import Room
 from gateway.engines.tools import KeeperTiming, KeeperTools
 from gateway.engines.want import NOT_UP, Want, Wanted
-from gateway.sources import SourceFailed
-from gateway.tasks import TaskSet
+from gateway.tasks import TaskSet, outcome_of
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 _NOT_DOZING = (Wanted.UP, Wanted.ASLEEP, Wanted.GONE, Wanted.ENDED)
 _TOLD_LINES = 400  # the root of a failure stands far above the last line
-
-
-class Update(Protocol):
-    """Takes notice of the engine's state, and of what else has changed in its status."""
-
-    def __call__(self, state: EngineState, **changes: object) -> None: ...
 
 
 class EngineLife:
@@ -61,6 +50,7 @@ class EngineLife:
         self._has_been_up = has_been_up
         self._state = EngineState.STARTING
         self._name = mounts.spec.name
+        self._preparation = Preparation(mounts, tools, timing, room, want, self._tell, has_been_up=has_been_up)
         self._process: EngineProcess | None = None
         self._started_s = 0.0
 
@@ -121,106 +111,27 @@ class EngineLife:
 
     async def _start(self) -> EngineProcess | None:
         """From the look at its files to ready; None when it is not wanted any more."""
-        await self._settle()
-        if not self._want.is_up:
+        prepared = await self._preparation.run()
+        if prepared is None:
             return None
-        folder = self._mounts.spec.checkpoint
-        self._tell(
-            EngineState.STARTING, phase="checking the checkpoint", progress=0.0,
-            checkpoint=None if folder is None else str(folder),
-        )  # fmt: skip
-        async with self._tools.turns:
-            spec = self._mounts.spec
-            admission = await asyncio.to_thread(self._tools.admit, spec)
-        if admission.fault is not None:
-            # What was served before may only be out of reach for a moment.
-            raise EngineFailed(admission.fault, is_final=not self._has_been_up)
-        devices = await self._while_wanted(self._claim(spec, admission))
-        if devices is None:
-            return None
-        if self._tools.slots.locked():
+        slots = self._tools.slots
+        if slots.locked():
             self._tell(EngineState.STARTING, phase="waiting for another engine to load")
-        if await self._while_wanted(self._tools.slots.acquire()) is None:
+        if await self._want.while_up(slots.acquire(), self._name) is None:
             return None
         try:
-            if not await self._prove_parity(spec, admission, devices):
+            if not await self._preparation.prove_parity(prepared):
                 return None
-            process = await self._while_wanted(self._launch(spec, devices))  # loading vLLM takes its time
+            process = await self._want.while_up(self._launch(prepared), self._name)  # loading vLLM takes its time
             if process is not None:
-                await self._guard(
-                    process, self._bring_up(spec, admission), but=NOT_UP, timeout_s=self._timing.start_timeout_s
-                )
+                bringing_up = self._bring_up(prepared.spec, prepared.admission)
+                await self._guard(process, bringing_up, but=NOT_UP, timeout_s=self._timing.start_timeout_s)
         finally:
-            self._tools.slots.release()
+            slots.release()
         return process if self.is_up else None
 
-    async def _settle(self) -> None:
-        """Fetch what lies elsewhere, once. Raises EngineFailed."""
-
-        def note(phase: str, fraction: float) -> None:
-            if self._want.is_up:
-                self._tell(EngineState.STARTING, phase=phase, progress=fraction)
-
-        try:
-            spec = await self._while_wanted(settle(self._mounts.spec, self._tools.fetch, note))
-        except SourceFailed as failure:
-            raise EngineFailed(str(failure), is_final=failure.is_final) from failure
-        if spec is not None:
-            self._mounts.spec = spec
-
-    async def _prove_parity(self, spec: EngineSpec, admission: Admission, devices: tuple[str, ...]) -> bool | None:
-        """See that speculation changes no answer; None when the engine is not wanted any more."""
-        if spec.trials is None:
-            return True
-        self._tell(EngineState.STARTING, phase="comparing answers with and without speculation")
-        guessing, plain = (replace(one, build_launch=partial(_build_launch, one, devices)) for one in spec.trials)
-        placed = replace(spec, trials=(guessing, plain))
-        proving = self._tools.parity.prove(placed, admission, self._tools, self._timing.start_timeout_s)
-        try:
-            return await self._while_wanted(proving)
-        except ValueError as error:
-            raise EngineFailed(str(error), is_final=True) from error
-        except ProbeFailed as error:
-            raise EngineFailed(str(error), is_final=error.is_final and not self._has_been_up) from error
-
-    async def _while_wanted(self, work: Coroutine[None, None, T]) -> T | None:
-        """Do `work`, and give it up at once when something else is wanted than that the engine is up: then None."""
-        tasks = TaskSet()
-        working = tasks.start(_outcome_of(work), f"{self._name} work")
-        changing = tasks.start(self._want.until(*NOT_UP), f"{self._name} want")
-        try:
-            await asyncio.wait((working, changing), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await tasks.close()
-        if working.cancelled():
-            return None
-        outcome = working.result()
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    async def _claim(self, spec: EngineSpec, admission: Admission) -> tuple[str, ...] | None:
-        """A place for it; None if it rather sleeps: it may, nobody has asked for it yet, and others are there."""
-
-        def note(phase: str) -> None:
-            self._tell(EngineState.STARTING, phase=phase)
-
-        may_sleep, want = spec.sleep_after_s is not None, self._want
-        may_evict = not want.is_due and (not may_sleep or want.is_asked)
-        need = spec.estimate_need(admission.weights_bytes)
-        try:
-            return await self._room.claim(spec, need, may_evict=may_evict, note=note)
-        except NoRoom as error:
-            must_be_up = (
-                not may_sleep or want.is_due or (want.is_asked and not self._room.has(spec.model, spec.version))
-            )
-            if must_be_up or error.is_final:
-                raise EngineFailed(str(error), is_final=error.is_final) from error
-            logger.info("%s sleeps from the start: %s", self._name, error)
-            self._want.set(Wanted.ASLEEP)
-            return None
-
-    async def _launch(self, spec: EngineSpec, devices: tuple[str, ...]) -> EngineProcess:
+    async def _launch(self, prepared: Prepared) -> EngineProcess:
+        spec = prepared.spec
         self._started_s = time.monotonic()
         spec.socket.unlink(missing_ok=True)  # vLLM neither removes nor reuses a socket file
         progress = LoadProgress()
@@ -232,7 +143,7 @@ class EngineLife:
 
         self._tell(EngineState.STARTING, phase="loading", progress=0.02)
         try:
-            launch = await asyncio.to_thread(_build_launch, spec, devices)  # it may read files
+            launch = await asyncio.to_thread(build_launch, spec, prepared.devices)  # it may read files
             self._process = await self._tools.choose_spawner(spec).spawn(launch, note)
         except ValueError as error:
             raise EngineFailed(str(error), is_final=True) from error
@@ -251,7 +162,7 @@ class EngineLife:
     ) -> None:
         """Do `work` while the process lives and nothing of `but` is wanted. Raises EngineFailed when it ends."""
         tasks = TaskSet()
-        working = tasks.start(_outcome_of(work), f"{self._name} work")
+        working = tasks.start(outcome_of(work), f"{self._name} work")
         ending = tasks.start(process.wait(), f"{self._name} exit")
         changing = tasks.start(self._want.until(*but), f"{self._name} want")
         try:
@@ -384,18 +295,3 @@ class EngineLife:
     def _tell(self, state: EngineState, **changes: Any) -> None:
         self._state = state
         self._update(state, **changes)
-
-
-def _build_launch(spec: EngineSpec, devices: tuple[str, ...]) -> LaunchSpec:
-    """What to launch, shown its devices alone; what the settings say of them has the last word."""
-    shown = {} if devices == ("cpu",) else {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
-    launch = spec.build_launch()
-    return replace(launch, env={**shown, **launch.env})
-
-
-async def _outcome_of(work: Coroutine[None, None, T]) -> T | Exception:
-    """Await `work`; its failure becomes a value, since it is an expected end of a task."""
-    try:
-        return await work
-    except Exception as error:  # noqa: BLE001 - handed on to the one who waits
-        return error

@@ -5,12 +5,16 @@ greedily. In float32, since with fewer digits two orders of one sum can choose d
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Protocol
 
 from gateway.engines.engine import Admission, EngineSpec, ProbeFailed, SmokePrompt
 from gateway.engines.process import EngineProcess, Spawner
-from gateway.tasks import TaskSet
+from gateway.tasks import TaskSet, outcome_of
+from gateway.telemetry.drafts import DraftCounts
+
+logger = logging.getLogger(__name__)
 
 _SHOWN_CHARACTERS = 300
 _LONGEST_TOKENS = 128
@@ -31,6 +35,7 @@ class TrialProbe(Protocol):
 
     async def is_healthy(self) -> bool: ...
     async def answer(self, asked: SmokePrompt, *, is_shown: bool) -> str: ...
+    async def read_drafts(self) -> DraftCounts | None: ...
     async def close(self) -> None: ...
 
 
@@ -113,14 +118,18 @@ async def _ask(
 async def _question(probe: TrialProbe, prompts: list[tuple[SmokePrompt, bool]]) -> list[str]:
     while not await probe.is_healthy():
         await asyncio.sleep(0.2)
-    return [await probe.answer(prompt, is_shown=is_shown) for prompt, is_shown in prompts]
+    texts = [await probe.answer(prompt, is_shown=is_shown) for prompt, is_shown in prompts]
+    counts = await probe.read_drafts()
+    if counts is not None and not counts.guessed:
+        logger.warning("parity proves nothing: nothing was guessed; give smoke prompts with longer answers")
+    return texts
 
 
 async def _while_it_runs(
     process: EngineProcess, work: Coroutine[None, None, list[str]], tools: TrialTools
 ) -> list[str]:
     tasks = TaskSet()
-    working = tasks.start(_outcome_of(work), "parity")
+    working = tasks.start(outcome_of(work), "parity")
     ending = tasks.start(process.wait(), "parity engine")
     try:
         await asyncio.wait((working, ending), return_when=asyncio.FIRST_COMPLETED)
@@ -132,15 +141,9 @@ async def _while_it_runs(
         await tasks.close()
     if isinstance(outcome, ProbeFailed):
         raise ProbeFailed(f"parity could not be tried: {outcome}") from outcome
+    if isinstance(outcome, Exception):
+        raise outcome
     return outcome
-
-
-async def _outcome_of(work: Coroutine[None, None, list[str]]) -> list[str] | ProbeFailed:
-    """A failure that is expected becomes a value: the task that met it has done its work."""
-    try:
-        return await work
-    except ProbeFailed as error:
-        return error
 
 
 def _compare(prompts: list[tuple[SmokePrompt, bool]], guessed: list[str], plain: list[str]) -> None:

@@ -142,8 +142,10 @@ def find_drafting(request: EngineRequest) -> Drafting | None:
 
 def in_float32(request: EngineRequest) -> EngineRequest:
     """The same engine, that reckons in float32 and has no adapters."""
-    wanted = {name: value for name, value in request.engine_args.items() if _plain_name(name) != "dtype"}
-    return replace(request, engine_args=wanted | {"dtype": "float32"}, adapters={})
+    wanted = {_plain_name(name): value for name, value in request.engine_args.items()} | {"dtype": "float32"}
+    if (cache_bytes := _read_size(wanted.get("kv-cache-memory-bytes"))) > 0:
+        wanted["kv-cache-memory-bytes"] = 2 * cache_bytes  # as many tokens as the other one has
+    return replace(request, engine_args=wanted, adapters={})
 
 
 def estimate_need(request: EngineRequest, machine: Machine, weights_bytes: int) -> Need:

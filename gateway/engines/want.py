@@ -1,7 +1,13 @@
 """What is wanted of one engine: that it is up, rests until it is asked for, or is gone."""
 
 import asyncio
+from collections.abc import Coroutine
 from enum import StrEnum
+from typing import TypeVar
+
+from gateway.tasks import TaskSet, outcome_of
+
+T = TypeVar("T")
 
 
 class Wanted(StrEnum):
@@ -75,6 +81,22 @@ class Want:
         """It is up, or goes on being so: whoever asked for it is served."""
         self.is_asked = self.is_due = self.is_evicted = self._is_asked_again = False
         self.set(Wanted.UP)
+
+    async def while_up(self, work: Coroutine[None, None, T], name: str) -> T | None:
+        """Do `work`, and give it up at once when something else is wanted than that the engine is up: then None."""
+        tasks = TaskSet()
+        working = tasks.start(outcome_of(work), f"{name} work")
+        changing = tasks.start(self.until(*NOT_UP), f"{name} want")
+        try:
+            await asyncio.wait((working, changing), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await tasks.close()
+        if working.cancelled():
+            return None
+        outcome = working.result()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     async def until(self, *wanted: Wanted) -> None:
         """Wait until one of these is wanted."""

@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from gateway.tasks import TaskSet
+from gateway.tasks import TaskSet, outcome_of
 
 
 async def test_a_failure_is_logged_with_the_tasks_name(caplog: pytest.LogCaptureFixture) -> None:
@@ -34,3 +34,16 @@ async def test_close_cancels_and_waits() -> None:
     await tasks.close()
     assert ended == [True, True]
     assert len(tasks) == 0
+
+
+async def test_a_failure_that_is_expected_is_a_value(caplog: pytest.LogCaptureFixture) -> None:
+    async def work(fault: Exception | None) -> int:
+        if fault is not None:
+            raise fault
+        return 5
+
+    fault = ValueError("no")
+    tasks = TaskSet()
+    outcomes = [await tasks.start(outcome_of(work(one)), "work") for one in (None, fault)]
+    assert outcomes == [5, fault]
+    assert caplog.text == ""

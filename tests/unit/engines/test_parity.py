@@ -8,6 +8,7 @@ from gateway.engines.engine import Admission, EngineSpec, ProbeFailed, SmokeProm
 from gateway.engines.parity import Parity, choose_prompts
 from gateway.engines.process import Spawner
 from gateway.tasks import TaskSet
+from gateway.telemetry.drafts import DraftCounts
 from tests.support.fake_engines import FakeProbe, FakeSpawner, engine_spec, until
 
 
@@ -19,10 +20,12 @@ class Bench:
         self.probes: list[FakeProbe] = []
         self.answers: list[dict[str, str]] = [{}, {}]
         self.healthy = True
+        self.drafts: DraftCounts | None = None
 
     def make_probe(self, spec: EngineSpec) -> FakeProbe:
         probe = FakeProbe()
         probe.healthy = self.healthy
+        probe.drafts = self.drafts
         probe.answers = self.answers[len(self.probes) % 2]
         self.probes.append(probe)
         return probe
@@ -150,3 +153,16 @@ async def test_what_was_proven_holds_on_other_devices_and_not_for_other_defaults
     assert len(bench.probes) == 2
     await bench.prove(parity, on("0", repetition_penalty=1.5))
     assert len(bench.probes) == 4
+
+
+async def test_where_nothing_was_guessed_it_is_said_that_nothing_is_proven(
+    spec: EngineSpec, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench()
+    bench.drafts = DraftCounts()
+    assert await bench.prove(Parity(), spec)
+    assert "nothing was guessed" in caplog.text
+    caplog.clear()
+    bench.drafts = DraftCounts(3, 9, 1)
+    assert await bench.prove(Parity(), spec)
+    assert caplog.text == ""

@@ -16,6 +16,7 @@ from gateway.engines.vllm import (
     can_doze,
     estimate_need,
     find_drafting,
+    in_float32,
     is_forkable,
     let_doze,
     make_room,
@@ -367,3 +368,9 @@ def test_a_checkpoint_in_parts_brings_flags_of_its_own(tmp_path: Path) -> None:
     own = flags(checkpoint=folder, engine_args={"chat_template": "/mine.jinja"})
     assert own["--chat-template"] == ["/mine.jinja"]
     assert "--chat-template-content-format" not in own
+
+
+def test_in_float32_the_cache_holds_as_many_tokens() -> None:
+    wide = in_float32(replace(REQUEST, engine_args={"dtype": "bfloat16", "kv_cache_memory_bytes": "128M"}))
+    assert wide.engine_args == {"dtype": "float32", "kv-cache-memory-bytes": 256 * 2**20}
+    assert in_float32(REQUEST).engine_args == {"dtype": "float32"}

@@ -1,5 +1,7 @@
 import asyncio
 
+import pytest
+
 from gateway.engines.want import NOT_UP, Want, Wanted
 from gateway.tasks import TaskSet
 
@@ -30,3 +32,31 @@ def test_what_is_to_be_gone_stays_so_and_may_only_be_hurried() -> None:
     want.set(Wanted.ENDED)
     want.set(Wanted.GONE)
     assert want.value is Wanted.ENDED
+
+
+async def test_work_is_given_up_when_something_else_is_wanted() -> None:
+    want, tasks, ended = Want(), TaskSet(), asyncio.Event()
+
+    async def work() -> int:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return 1
+
+    working = tasks.start(want.while_up(work(), "e"), "work")
+    await asyncio.sleep(0)
+    want.set(Wanted.ASLEEP)
+    assert await asyncio.wait_for(working, 5) is None
+    assert ended.is_set()
+
+
+async def test_work_that_is_done_in_time_gives_its_result_or_its_failure() -> None:
+    async def work(fault: Exception | None) -> int:
+        if fault is not None:
+            raise fault
+        return 5
+
+    assert await Want().while_up(work(None), "e") == 5
+    with pytest.raises(ValueError, match="no"):
+        await Want().while_up(work(ValueError("no")), "e")
