@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from gateway.control.admission import admit
+from gateway.control.admission import admit, read_digests
 from gateway.control.plan import Planner
 from gateway.control.serving import Serving
 from gateway.engines.device import find_hardware, has_cuda, list_devices
@@ -37,6 +37,7 @@ def build_supervisor(
         make_probe=_make_probe,
         fetch=fetch,
         admit=partial(admit, hardware=find_hardware()),
+        read_digests=read_digests,
         explain=explain_exit,
         slots=asyncio.Semaphore(max(1, (os.cpu_count() or 1) // 2)),
         turns=asyncio.Lock(),

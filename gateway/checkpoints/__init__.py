@@ -1,6 +1,6 @@
 """Checkpoints on disk: what a folder is and whether it can be served. Needs no torch, starts and writes nothing."""
 
-from gateway.checkpoints.admission import Report, check
+from gateway.checkpoints.admission import Report, check, identify
 from gateway.checkpoints.findings import Finding, UnreadableError
 from gateway.checkpoints.hardware import Hardware
 from gateway.checkpoints.manifest import Manifest, inspect
@@ -16,5 +16,6 @@ __all__ = [
     "UnreadableError",
     "check",
     "find_checkpoint",
+    "identify",
     "inspect",
 ]

@@ -83,6 +83,20 @@ class Report:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What tells a folder from all others, and what its weights take, in bytes as they are stored."""
+
+    digest: str | None
+    weights_bytes: int
+
+
+def identify(path: Path) -> Identity:
+    """What a folder is told by, without a judgement of it: a fraction of the work of `check`. Never raises."""
+    contents = read_contents(path)
+    return Identity(compute_digest(contents.folder), contents.weights.size_bytes)
+
+
 def check(
     path: Path,
     base: Path | None = None,
@@ -121,7 +135,7 @@ def _judge_drafting(
         if fault is not None:
             yield fault
             return
-    yield from judge_method(drafting, base, draft)
+    yield from judge_method(drafting, base, draft, hardware)
 
 
 def _find_fault(draft: Contents, base: Contents, *, trusts_code: bool, hardware: Hardware | None) -> Finding | None:

@@ -211,7 +211,8 @@ class EngineLife:
             adapters = tuple(name for name, _ in spec.adapters)
             await probe.warm(is_visual=admission.is_visual, adapters=adapters, smoke=find_smoke(spec))
             length = await probe.read_max_model_len()
-            if admission.digests and (await asyncio.to_thread(self._tools.admit, spec)).digests != admission.digests:
+            digests = admission.digests
+            if digests and await asyncio.to_thread(self._tools.read_digests, spec) != digests:
                 raise EngineFailed("the checkpoint's files changed while the engine loaded them")
         except ProbeFailed as error:
             # What has answered rightly before may do so again.

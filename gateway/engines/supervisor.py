@@ -255,7 +255,9 @@ class Supervisor:
             while waiting := [k for k in keepers if k.status.state is EngineState.READY and not k.mounts.has(name)]:
                 for keeper in waiting:
                     await keeper.mounts.mount(name, folder)
-                if await self._admit_adapter(keepers[0].spec, public_id, folder) != digest:
+                alone = replace(keepers[0].spec, adapters=((public_id, folder),))
+                digests = await asyncio.to_thread(self._tools.read_digests, alone)
+                if digests.get(public_id, "") != digest:
                     raise MountRefused("its files changed while the engines loaded them")
         except (ProbeFailed, MountRefused, asyncio.CancelledError) as error:
             for keeper in is_new:

@@ -1,7 +1,7 @@
 """What keepers of engines act through, and the times they live by."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -63,10 +63,11 @@ class KeeperTiming:
 class KeeperTools:
     """What keepers act through.
 
-    `fetch` gets files of other machines; `admit` looks at a spec's files and may block; engines that can be forked go
-    to `fork_spawner`, where there is one; `explain` turns last lines and an exit code into a sentence; `slots` bounds
-    how many engines load at once; `turns` keeps them in the order in which they were asked for; `traffic` knows the
-    requests under way at an address; `parity` what was proven of speculation.
+    `fetch` gets files of other machines. `admit` looks at a spec's files, `read_digests` only at whether they are the
+    same; both may block. Engines that can be forked go to `fork_spawner`, where there is one; `explain` turns last
+    lines and an exit code into a sentence; `slots` bounds how many engines load at once; `turns` keeps them in the
+    order in which they were asked for; `traffic` knows the requests under way at an address; `parity` what was proven
+    of speculation.
     """
 
     spawner: Spawner
@@ -74,6 +75,7 @@ class KeeperTools:
     make_probe: Callable[[EngineSpec], EngineProbe]
     fetch: Fetch
     admit: Callable[[EngineSpec], Admission]
+    read_digests: Callable[[EngineSpec], Mapping[str, str]]
     explain: Callable[[list[str], int], str]
     slots: asyncio.Semaphore
     turns: asyncio.Lock

@@ -135,9 +135,7 @@ def find_drafting(request: EngineRequest) -> Drafting | None:
         return None
     wanted = {_plain_name(name): value for name, value in request.engine_args.items()}
     is_cached = wanted.get("enable-prefix-caching", True) is True and not wanted.get("no-enable-prefix-caching")
-    return Drafting(
-        load_methods().find_kind(method), find_draft(request), request.cpu, has_package("arctic_inference"), is_cached
-    )
+    return Drafting(load_methods().find_kind(method), find_draft(request), has_package("arctic_inference"), is_cached)
 
 
 def in_float32(request: EngineRequest) -> EngineRequest:

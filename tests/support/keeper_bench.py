@@ -56,6 +56,7 @@ class KeeperBench:
             make_probe=lambda spec: self.probe,
             fetch=self.fetch,
             admit=lambda spec: self.admit(spec),
+            read_digests=lambda spec: self.admit(spec).digests,
             explain=lambda lines, code: f"it ended with {code}",
             slots=self.slots,
             turns=asyncio.Lock(),

@@ -11,6 +11,7 @@ from pathlib import Path
 from gateway.checkpoints.contents import Contents
 from gateway.checkpoints.fields import Fields
 from gateway.checkpoints.findings import Finding, error, make_printable
+from gateway.checkpoints.hardware import Hardware
 from gateway.checkpoints.tokenizer import read_vocabulary
 
 _LAYER = re.compile(r"layers\.(\d+)\.")
@@ -24,20 +25,21 @@ _MEND = "name a draft that was made for this model under `speculative:`, or use 
 class Drafting:
     """Speculative decoding that is to be judged: the method, where known, and the draft's folder, where it has one.
 
-    `is_cpu`: engines run on the CPU; None means that nobody knows where. An engine without `has_suffix_package` cannot
+    An engine without `has_suffix_package` cannot
     do the method suffix. `is_cached`: prompts that were read are kept for the next request.
     """
 
     method: str | None = None
     draft: Path | None = None
-    is_cpu: bool | None = None
     has_suffix_package: bool = True
     is_cached: bool = True
 
 
-def judge_method(drafting: Drafting, base: Contents, draft: Contents | None) -> Iterator[Finding]:
-    """Findings about a method with this model and, where there is one, this draft."""
-    method = drafting.method
+def judge_method(
+    drafting: Drafting, base: Contents, draft: Contents | None, hardware: Hardware | None = None
+) -> Iterator[Finding]:
+    """Findings about a method with this model and, where there is one, this draft; on `hardware`, if it is given."""
+    method, is_cpu = drafting.method, hardware is not None and hardware.kind == "cpu"
     if method == "draft_model" and draft is not None and _has_rope_of_pictures(draft):
         message = f"the draft {make_printable(draft.path.name)} counts positions as models do that see (M-RoPE)"
         mend = f"give a draft for text alone, of the same vocabulary, or {_NGRAM}"
@@ -48,14 +50,9 @@ def judge_method(drafting: Drafting, base: Contents, draft: Contents | None) -> 
     if method == "suffix" and not drafting.has_suffix_package:
         message = "the method suffix needs the package arctic-inference, which is not installed"
         yield error("method-package", "", message, f"pip install arctic-inference==0.1.1, or {_NGRAM}")
-    if drafting.is_cpu and method in _NEED_DEVICE:
+    if is_cpu and method in _NEED_DEVICE:
         yield error("method-device", "", f"the method {method} does not work on a CPU", _NGRAM)
-    if (
-        drafting.is_cpu
-        and method == "mtp"
-        and drafting.is_cached
-        and "linear_attention" in base.text.texts("layer_types")
-    ):
+    if is_cpu and method == "mtp" and drafting.is_cached and "linear_attention" in base.text.texts("layer_types"):
         message = "on a CPU the method mtp dies of this model's first request while prompts are cached"
         yield error("method-cache", "", message, "set engine_args {enable-prefix-caching: false}")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from gateway.checkpoints import Drafting, Hardware
-from gateway.control.admission import admit
+from gateway.control.admission import admit, read_digests
 from tests.support.fake_engines import engine_spec
 from tests.support.packed_files import GPTQ, write_packed
 from tests.support.safetensors_files import edit_json, write_checkpoint
@@ -25,6 +25,8 @@ def test_a_good_checkpoint_is_admitted_and_its_eyes_are_seen(tmp_path: Path, ada
     assert 3_000_000 < admission.weights_bytes < 5_000_000
     assert admission.digests.keys() == {"", *(name for name, _ in adapters)}
     assert len(set(admission.digests.values())) == len(admission.digests)
+    spec = replace(engine_spec(tmp_path), checkpoint=DEMO / "shapes-v2", adapters=adapters)
+    assert read_digests(spec) == admission.digests
 
 
 def test_code_in_the_folder_is_refused_unless_it_is_trusted(tmp_path: Path) -> None:
@@ -46,6 +48,7 @@ def test_a_draft_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     spec = replace(engine_spec(tmp_path), checkpoint=base, drafting=Drafting(draft=draft))
     assert admit(spec).fault is None
     assert admit(spec).digests.keys() == {"", "draft"}
+    assert read_digests(spec) == admit(spec).digests
     assert admit(spec).weights_bytes == 2 * admit(replace(spec, drafting=None)).weights_bytes, "both are loaded"
     (draft / "model.safetensors").unlink()
     assert (admit(spec).fault or "").startswith(f"the draft {draft} cannot be used: model.safetensors is missing")

@@ -66,7 +66,7 @@ class Bench:
         self.spawner = FakeSpawner()
         tools = KeeperTools(
             spawner=self.spawner, fork_spawner=None, make_probe=lambda spec: FakeProbe(),
-            fetch=fetch_nothing, admit=lambda spec: Admission("no such folder" if spec.version == "v2" else None),
+            fetch=fetch_nothing, read_digests=lambda spec: {}, admit=lambda spec: Admission("no such folder" if spec.version == "v2" else None),
             explain=lambda lines, code: f"it ended with {code}", slots=asyncio.Semaphore(2), turns=asyncio.Lock(), on_change=lambda status: self.control.note(), traffic=FakeTraffic(),
         )  # fmt: skip
         timing = KeeperTiming(poll_s=0, quiet_s=0, stop_grace_s=0.01, first_pause_s=60)

@@ -28,6 +28,11 @@ from tests.support.fake_engines import (
 TIMING = KeeperTiming(poll_s=0, quiet_s=0, health_every_s=0, stop_grace_s=0.01, unload_after_s=0, first_pause_s=60)
 
 
+def name_adapters(spec: EngineSpec) -> dict[str, str]:
+    """Digests of adapters, made of their folders' names."""
+    return {name: folder.name * 9 for name, folder in spec.adapters}
+
+
 def supervise(
     spawner: FakeSpawner, probe: FakeProbe, faults: dict[str, str] | None = None, remote: FakeProbe | None = None,
     traffic: FakeTraffic | None = None,
@@ -37,9 +42,8 @@ def supervise(
         fork_spawner=None,
         make_probe=lambda spec: probe,
         fetch=fetch_nothing,
-        admit=lambda spec: Admission(
-            (faults or {}).get(spec.name), digests={name: folder.name * 9 for name, folder in spec.adapters}
-        ),
+        admit=lambda spec: Admission((faults or {}).get(spec.name), digests=name_adapters(spec)),
+        read_digests=name_adapters,
         explain=lambda lines, code: f"it ended with {code}",
         slots=asyncio.Semaphore(1),
         turns=asyncio.Lock(),
@@ -381,7 +385,8 @@ class Apart:
             fork_spawner=None,
             make_probe=lambda spec: self.probes[spec.name],
             fetch=fetch_nothing,
-            admit=lambda spec: Admission(digests={name: folder.name * 9 for name, folder in spec.adapters}),
+            admit=lambda spec: Admission(digests=name_adapters(spec)),
+            read_digests=name_adapters,
             explain=lambda lines, code: "",
             slots=asyncio.Semaphore(2),
             turns=asyncio.Lock(),
@@ -483,10 +488,7 @@ async def test_what_is_asked_for_again_is_not_unloaded_by_an_old_order(tmp_path:
 async def test_files_that_change_while_they_are_loaded_are_refused(tmp_path: Path) -> None:
     probe = FakeProbe()
     supervisor = await mounting(tmp_path, probe, 1)
-    digests = iter(["before", "after"])
-    supervisor._tools = replace(
-        supervisor._tools, admit=lambda spec: Admission(digests={spec.adapters[0][0]: next(digests)})
-    )
+    supervisor._tools = replace(supervisor._tools, read_digests=lambda spec: {spec.adapters[0][0]: "another"})
     with pytest.raises(MountRefused, match="files changed"):
         await supervisor.set_adapter("shapes", "v1", "a", tmp_path / "one")
     assert probe.mounted == [("load", ID), ("unload", ID)]

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.checkpoints import Drafting, Finding, check
+from gateway.checkpoints import Drafting, Finding, Hardware, check
 from tests.support.safetensors_files import (
     VOCABULARY,
     edit_json,
@@ -24,10 +24,14 @@ def check_draft(draft: Path, base: Path, *, trusts_code: bool = False) -> Findin
     return find(base, Drafting(draft=draft), trusts_code=trusts_code)
 
 
-def find(base: Path, drafting: Drafting, *, trusts_code: bool = False) -> Finding | None:
+def find(
+    base: Path, drafting: Drafting, *, trusts_code: bool = False, hardware: Hardware | None = None
+) -> Finding | None:
     """The one error of a sound checkpoint that is to guess ahead so."""
     errors = [
-        one for one in check(base, drafting=drafting, trusts_code=trusts_code).findings if one.severity == "error"
+        one
+        for one in check(base, drafting=drafting, trusts_code=trusts_code, hardware=hardware).findings
+        if one.severity == "error"
     ]
     assert len(errors) <= 1
     return errors[0] if errors else None
@@ -143,21 +147,26 @@ def test_suffix_needs_its_package(pair: tuple[Path, Path]) -> None:
     )
 
 
-@pytest.mark.parametrize(("is_cpu", "code"), [(True, "method-device"), (False, None), (None, None)])
-def test_what_dies_on_a_cpu_is_refused_there(pair: tuple[Path, Path], is_cpu: bool | None, code: str | None) -> None:
-    fault = find(pair[1], Drafting("ngram_gpu", is_cpu=is_cpu))
+CPU, GPU = Hardware("cpu"), Hardware("cuda")
+
+
+@pytest.mark.parametrize(("hardware", "code"), [(CPU, "method-device"), (GPU, None), (None, None)])
+def test_what_dies_on_a_cpu_is_refused_there(
+    pair: tuple[Path, Path], hardware: Hardware | None, code: str | None
+) -> None:
+    fault = find(pair[1], Drafting("ngram_gpu"), hardware=hardware)
     assert (fault and fault.code) == code
-    assert find(pair[1], Drafting("ngram", is_cpu=is_cpu)) is None
+    assert find(pair[1], Drafting("ngram"), hardware=hardware) is None
 
 
 def test_mtp_of_linear_attention_on_a_cpu_does_without_cached_prompts(pair: tuple[Path, Path]) -> None:
     base = pair[1]
     edit_json(base / "config.json", layer_types=["linear_attention", "full_attention"])
-    fault = find(base, Drafting("mtp", pair[0], is_cpu=True))
+    fault = find(base, Drafting("mtp", pair[0]), hardware=CPU)
     assert fault is not None
     assert (fault.code, fault.mend) == ("method-cache", "set engine_args {enable-prefix-caching: false}")
-    assert find(base, Drafting("mtp", pair[0], is_cpu=True, is_cached=False)) is None
-    assert find(base, Drafting("mtp", pair[0], is_cpu=False)) is None
+    assert find(base, Drafting("mtp", pair[0], is_cached=False), hardware=CPU) is None
+    assert find(base, Drafting("mtp", pair[0]), hardware=GPU) is None
 
 
 def test_a_folder_that_is_not_there_is_told(pair: tuple[Path, Path], tmp_path: Path) -> None:
