@@ -155,12 +155,16 @@ class Control:
     def _hand_over(self) -> None:
         """Let successors that are ready take the place they were loaded for, and give up those that cannot be."""
         for (model, version), old in list(self._serving.successors.items()):
+            wanted = self._serving.find_version(model, version)
+            count = len(wanted.endpoints) or wanted.replicas
             own = [one for one in self._engines.statuses() if (one.model, one.version) == (model, version)]
-            if own and all(one.state is EngineState.READY for one in own):
+            # There may be more than were asked for: one is to take another's place, and may fail beside it.
+            lost = sum(one.state is EngineState.FAILED and one.next_try_at is None for one in own)
+            if sum(one.state is EngineState.READY for one in own) >= count:
                 logger.info("%s:%s takes the place of %s, which is unloaded", model, version, old)
                 self._serving = self._serving.hand_over(model, version)
                 self._keep(self._serving)
-            elif any(one.state is EngineState.FAILED and one.next_try_at is None for one in own):
+            elif lost and len(own) - lost < count:
                 logger.error("%s:%s can't be served: %s stays in its place", model, version, old)
                 self._serving = self._serving.give_up(model, version)
                 self._keep(self._serving)

@@ -233,6 +233,26 @@ async def test_a_successor_that_cannot_be_served_replaces_nobody(
     await bench.supervisor.close()
 
 
+async def test_a_successor_waits_on_when_an_engine_fails_that_it_can_do_without(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    await bench.come_up()
+    bench.control.add_version("shapes", {"name": "v3", "engine": "simulated", "replicas": 2}, replaces="v1")
+    spares = [replace(engine_spec(tmp_path, f"shapes:v3#{n}"), socket=tmp_path / f"{n}.sock") for n in range(3)]
+    bench.supervisor.start(spares[:1])
+    await until(bench.supervisor.is_settled)
+    failed = next(one for one in bench.supervisor.statuses() if one.version == "v2")
+    spare = replace(failed, name="shapes:v3#2", version="v3")
+    ready = bench.supervisor.statuses()
+    loading = replace(ready[-1], name="shapes:v3#1", state=EngineState.STARTING)
+    bench.supervisor.statuses = lambda: [*ready, loading, spare]  # type: ignore[method-assign]
+    bench.control.note()
+    assert bench.kept[-1].successors == {("shapes", "v3"): "v1"}
+    bench.supervisor.statuses = lambda: [*ready, replace(loading, state=EngineState.READY), spare]  # type: ignore[method-assign]
+    bench.control.note()
+    assert bench.kept[-1].list_versions() == {("shapes", "v2"), ("shapes", "v3"), ("shapes", "far")}
+    await bench.supervisor.close()
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
