@@ -5,6 +5,7 @@ A held request costs its body and nothing else; it is let go by the route snapsh
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
@@ -71,27 +72,34 @@ class WaitingRoom:
         self._demand = demand
         self._limit_s = limit_s
         self._held: dict[Held, Callable[[Call, Client], Sent]] = {}
+        self._waiting: Counter[VersionKey] = Counter()
+        self._held_bytes = 0
 
     def __len__(self) -> int:
         return len(self._held)
 
     def hold(self, call: Call, client: Client, target: VersionKey, send: Callable[[Call, Client], Sent]) -> Held:
         """Hold a call until its `target` can be sent to. Raises NoReplica when too many wait."""
-        size = sum(len(held.call.body) for held in self._held)
-        if len(self._held) >= _MOST_HELD or size + len(call.body) > _MOST_HELD_BYTES:
+        size_bytes = len(call.body)
+        if len(self._held) >= _MOST_HELD or self._held_bytes + size_bytes > _MOST_HELD_BYTES:
             message = f"Too many requests wait for engines to start, {':'.join(target)} among them: try again shortly."
             raise NoReplica(message, retry_after_s=10)
-        is_first = all(held.target != target for held in self._held)
         held = Held(self, call, client, target)
         held.timer = asyncio.get_running_loop().call_later(self._limit_s, self._give_up, held)
         self._held[held] = send
-        if is_first:
+        self._held_bytes += size_bytes
+        self._waiting[target] += 1
+        if self._waiting[target] == 1:
             self._demand(*target)
         return held
 
     def drop(self, held: Held) -> None:
-        """It waits no longer."""
-        if self._held.pop(held, None) is not None and held.timer is not None:
+        """It waits no longer. Its body is as it came until now."""
+        if self._held.pop(held, None) is None:
+            return
+        self._held_bytes -= len(held.call.body)
+        self._waiting[held.target] -= 1
+        if held.timer is not None:
             held.timer.cancel()
 
     def look_again(self, routes: Routes) -> None:
