@@ -71,9 +71,8 @@ class HubSource:
             hf_raise_for_status(answer)
             # One that takes no ranges sends it from the beginning.
             left = offset if answer.status_code != 206 else 0
-            for (
-                piece
-            ) in answer.iter_raw():  # as it comes: what waits to fill a piece is lost when the rest does not come
+            # As they come: pieces that wait to be filled are lost when the rest does not come.
+            for piece in answer.iter_raw():
                 if len(piece) > left:
                     sink(piece[left:])
                 left = max(0, left - len(piece))

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,7 +29,7 @@ class Faults:
     before_piece: Callable[[], None] = field(default=lambda: None)
 
 
-class Store:
+class Store(ABC):
     """Files behind a server; `asked` are the ranges of file contents that were asked for, `sent_bytes` what was sent."""
 
     def __init__(self, files: dict[str, bytes]) -> None:
@@ -96,9 +97,9 @@ class Store:
             self._thread.join()
             self._server.server_close()
 
+    @abstractmethod
     def answer(self, handler: Any) -> None:
         """Answer one request."""
-        raise NotImplementedError
 
     def send_file(self, handler: Any, name: str, headers: dict[str, str]) -> None:
         """A file from where it is asked for, with the faults ordered."""
