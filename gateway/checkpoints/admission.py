@@ -131,21 +131,23 @@ def _judge_drafting(
 ) -> Iterator[Finding]:
     draft = None if drafting.draft is None else read_contents(drafting.draft)
     if draft is not None:
-        fault = _find_fault(draft, base, trusts_code=trusts_code, hardware=hardware)
+        fault = _find_fault(draft, trusts_code=trusts_code, hardware=hardware)
+        if fault is None and not drafting.may_have_other_words:
+            fault = next(judge_draft(draft, base), None)
         if fault is not None:
             yield fault
             return
     yield from judge_method(drafting, base, draft, hardware)
 
 
-def _find_fault(draft: Contents, base: Contents, *, trusts_code: bool, hardware: Hardware | None) -> Finding | None:
-    """What keeps a folder from being the draft of `base` by any method."""
+def _find_fault(draft: Contents, *, trusts_code: bool, hardware: Hardware | None) -> Finding | None:
+    """What keeps a folder from being a draft of any model."""
     own = [*describe(draft).findings, *_judge(draft, trusts_code=trusts_code, hardware=hardware)]
     fault = next((f for f in own if f.severity == "error" and f.code not in _FINE_IN_DRAFTS), None)
-    if fault is not None:
-        message = f"the draft {draft.path} cannot be used: {fault.message}"
-        return error("draft-unusable", fault.file, message, fault.mend)
-    return next(judge_draft(draft, base), None)
+    if fault is None:
+        return None
+    message = f"the draft {draft.path} cannot be used: {fault.message}"
+    return error("draft-unusable", fault.file, message, fault.mend)
 
 
 def _judge(contents: Contents, *, trusts_code: bool, hardware: Hardware | None) -> Iterator[Finding]:

@@ -121,8 +121,8 @@ def _count_by_grid(config: Fields) -> PictureCost | None:
     """NVILA cuts a lone picture into a grid of tiles and adds the whole, with line breaks behind each."""
     vision, fold = config.section("vision_tower_cfg"), find_fold(config)
     side, patch = vision.whole("image_size"), vision.whole("patch_size")
-    most = config.whole("max_tiles") or 12
-    if not side or not patch or not fold or not 0 < patch <= side or not 0 < most < _MOST_TILES:
+    most, least = config.whole("max_tiles") or 12, config.whole("min_tiles") or 1
+    if not side or not patch or not fold or not 0 < patch <= side or not 0 < least <= most < _MOST_TILES:
         return None
     per_tile = (-(-(side // patch) // fold)) ** 2 + 1
     if config.text("image_aspect_ratio") != "dynamic":
@@ -131,7 +131,8 @@ def _count_by_grid(config: Fields) -> PictureCost | None:
     def count_tokens(tiles: int) -> int:
         return (per_tile + 1) * (tiles + 1 if tiles > 1 else 1)
 
-    examples = {f"{w}x{h}": count_tokens(count_tiles(w, h, side, 1, most)) for w, h in COMMON_SIZES}
+    examples = {f"{w}x{h}": count_tokens(count_tiles(w, h, side, least, most)) for w, h in COMMON_SIZES}
+    # One of several is not cut.
     return PictureCost(per_tile, count_tokens(most), examples=examples)
 
 

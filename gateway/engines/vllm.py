@@ -134,8 +134,15 @@ def find_drafting(request: EngineRequest) -> Drafting | None:
     if not isinstance(method, str):
         return None
     wanted = {_plain_name(name): value for name, value in request.engine_args.items()}
+    has_other_words = (request.speculative or {}).get("use_heterogeneous_vocab") is True
     is_cached = wanted.get("enable-prefix-caching", True) is True and not wanted.get("no-enable-prefix-caching")
-    return Drafting(load_methods().find_kind(method), find_draft(request), has_package("arctic_inference"), is_cached)
+    return Drafting(
+        load_methods().find_kind(method),
+        find_draft(request),
+        has_package("arctic_inference"),
+        is_cached,
+        has_other_words,
+    )
 
 
 def in_float32(request: EngineRequest) -> EngineRequest:

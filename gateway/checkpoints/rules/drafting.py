@@ -26,13 +26,15 @@ class Drafting:
     """Speculative decoding that is to be judged: the method, where known, and the draft's folder, where it has one.
 
     An engine without `has_suffix_package` cannot
-    do the method suffix. `is_cached`: prompts that were read are kept for the next request.
+    do the method suffix. `is_cached`: prompts that were read are kept for the next request. A draft that
+    `may_have_other_words` is translated by the engine (`use_heterogeneous_vocab`).
     """
 
     method: str | None = None
     draft: Path | None = None
     has_suffix_package: bool = True
     is_cached: bool = True
+    may_have_other_words: bool = False
 
 
 def judge_method(

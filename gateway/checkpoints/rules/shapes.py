@@ -3,9 +3,11 @@
 import re
 from collections.abc import Iterator, Mapping
 
+from gateway.checkpoints.architectures import PLUGGED
 from gateway.checkpoints.contents import Contents
 from gateway.checkpoints.findings import Finding, error, join_names
 from gateway.checkpoints.manifest import find_task, find_tied
+from gateway.checkpoints.parts import TOWER
 from gateway.checkpoints.safetensors import Tensor
 
 _WRAPPERS = ("_orig_mod.", "module.", "_fsdp_wrapped_module.", "_forward_module.", "base_model.model.")
@@ -18,6 +20,7 @@ _NOT_LANGUAGE = re.compile(
 _OLD_TOWERS = (
     "LlavaForConditionalGeneration", "LlavaNextForConditionalGeneration", "LlavaNextVideoForConditionalGeneration",
     "LlavaOnevisionForConditionalGeneration", "PaliGemmaForConditionalGeneration", "Gemma3ForConditionalGeneration",
+    PLUGGED,
 )  # fmt: skip
 _TOWER = re.compile(r"(?:model\.)?vision_tower\.(?!vision_model\.)")
 _HEADS = ("lm_head.", "output.weight", "embed_out.", "head.weight", "output_layer.")
@@ -80,7 +83,8 @@ def _judge_embedding(contents: Contents, embedding: Tensor | None) -> Iterator[F
 
 
 def _judge_tower(contents: Contents) -> Iterator[Finding]:
-    tower = contents.config.section("vision_config").text("model_type") or ""
+    section = f"{TOWER}_cfg" if contents.is_in_parts else "vision_config"
+    tower = contents.config.section(section).text("model_type") or ""
     is_old = tower in ("clip_vision_model", "siglip_vision_model")
     if not is_old or not any(name in _OLD_TOWERS for name in contents.config.texts("architectures")):
         return

@@ -32,6 +32,7 @@ def judge_vila(contents: Contents) -> Iterator[Finding]:
         yield error("vila-kind", _FILE, message, _OTHERS)
     yield from _judge_side(contents)
     yield from _judge_tokens(contents)
+    yield from _judge_strays(contents)
 
 
 def _list_reasons(config: Fields) -> Iterator[str]:
@@ -89,3 +90,12 @@ def _judge_tokens(contents: Contents) -> Iterator[Finding]:
     if tokenizer.trained_size is not None and lost:
         message = f"{tokenizer.file} has no token {' and none '.join(lost)}, which mark pictures and videos"
         yield error("vila-tokens", tokenizer.file, message, "copy the tokenizer of the published model")
+
+
+def _judge_strays(contents: Contents) -> Iterator[Finding]:
+    """The engine loads all weights that lie in the language model's folder, whatever its index says."""
+    known = contents.weights.files
+    for name in contents.folder.entries:
+        if name.startswith(f"{LANGUAGE}/") and name.endswith(".safetensors") and name not in known:
+            message = f"{make_printable(name)} is not named by the index, and the engine loads it all the same"
+            yield error("vila-strays", name, message, "remove it, or copy the folder again as it was published")

@@ -113,6 +113,10 @@ def test_pictures_of_checkpoints_in_parts_are_cut_into_a_grid(tmp_path: Path) ->
     assert count("single", max_tiles=1) == (5, 6)
     assert count("resized", image_aspect_ratio="resize") == (5, 5)
     assert count("odd", max_tiles=-3) is None
+    assert count("none", min_tiles=7, max_tiles=6) is None
+    many = count_picture_tokens(read_contents(write_nvila(tmp_path / "many", min_tiles=4, max_tiles=6)))
+    assert many is not None
+    assert all(tokens >= 5 * 6 for tokens in many.examples.values()), "a lone picture has four tiles and the whole"
     found = count_picture_tokens(read_contents(tmp_path / "dynamic"))
     assert found is not None
     assert all(found.least_tokens <= tokens <= found.most_tokens for tokens in found.examples.values())

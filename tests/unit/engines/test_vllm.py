@@ -220,6 +220,11 @@ def test_admission_is_told_how_an_engine_guesses(tmp_path: Path) -> None:
         found = find_drafting(replace(REQUEST, speculative={"method": "ngram"}, engine_args=arguments))
         assert found is not None
         assert not found.is_cached
+    assert not drafting.may_have_other_words
+    translated = {"method": "draft_model", "model": str(tmp_path), "use_heterogeneous_vocab": True}
+    found = find_drafting(replace(REQUEST, speculative=translated))
+    assert found is not None
+    assert found.may_have_other_words
 
 
 def test_speculative_decoding_is_passed_as_json() -> None:

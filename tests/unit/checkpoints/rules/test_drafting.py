@@ -71,6 +71,17 @@ def test_the_same_numbers_for_other_words_are_refused(pair: tuple[Path, Path]) -
     assert "under the same numbers" in fault.message
 
 
+def test_other_words_are_fine_where_the_engine_translates(pair: tuple[Path, Path]) -> None:
+    draft, base = pair
+    write_tensors(draft / "model.safetensors", list_shapes(rows=VOCABULARY + 8))
+    edit_json(draft / "config.json", vocab_size=VOCABULARY + 8)
+    assert find(base, Drafting("draft_model", draft, may_have_other_words=True)) is None
+    (draft / "model.safetensors").unlink()
+    fault = find(base, Drafting("draft_model", draft, may_have_other_words=True))
+    assert fault is not None
+    assert fault.code == "draft-unusable"
+
+
 def test_a_head_of_fewer_words_is_a_draft(pair: tuple[Path, Path]) -> None:
     draft, base = pair
     edit_json(draft / "config.json", architectures=["LlamaForCausalLMEagle3"], draft_vocab_size=10)

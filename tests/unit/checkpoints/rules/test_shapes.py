@@ -1,10 +1,12 @@
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from gateway.checkpoints.contents import read_contents
 from gateway.checkpoints.rules.shapes import find_embedding, judge_shapes
 from gateway.checkpoints.safetensors import Tensor
+from tests.support.nvila_models import write_nvila
 from tests.support.safetensors_files import HIDDEN, VOCABULARY, edit_json, list_shapes, write_checkpoint, write_tensors
 
 Shapes = dict[str, tuple[int, ...]]
@@ -72,6 +74,15 @@ def test_tower_as_the_engine_names_it(tmp_path: Path, prefix: str, tower: str, e
     shapes = list_shapes() | {f"{prefix}embeddings.weight": (4, 4)}
     vision, names = {"model_type": tower}, ["Gemma3ForConditionalGeneration"]
     assert judge(tmp_path, shapes, architectures=names, vision_config=vision) == expected
+
+
+def test_the_tower_of_a_checkpoint_in_parts_has_the_names_of_the_published_one(tmp_path: Path) -> None:
+    folder = write_nvila(tmp_path / "model")
+    assert [finding.code for finding in judge_shapes(read_contents(folder))] == []
+    path = folder / "vision_tower" / "model.safetensors"
+    renamed = {name.removeprefix("vision_model."): tensor for name, tensor in load_file(path).items()}
+    save_file(renamed, path, metadata={"format": "pt"})
+    assert [finding.code for finding in judge_shapes(read_contents(folder))] == ["tower-names"]
 
 
 def test_embedding_is_found_only_where_it_is_clear() -> None:

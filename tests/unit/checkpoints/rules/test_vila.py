@@ -1,3 +1,5 @@
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,21 @@ def test_a_tokenizer_without_the_marks(tmp_path: Path) -> None:
     (finding,) = judge(folder)
     assert finding.code == "vila-tokens"
     assert "<vila/video>" in finding.message
+
+
+def test_weights_that_the_index_does_not_name(tmp_path: Path) -> None:
+    folder = write_nvila(tmp_path / "model")
+    language = folder / "llm"
+    (language / "model.safetensors").rename(language / "model-00001-of-00001.safetensors")
+    tensors = read_contents(folder).weights.tensors
+    names = {
+        name.removeprefix("llm."): "model-00001-of-00001.safetensors" for name in tensors if name.startswith("llm.")
+    }
+    (language / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    assert judge(folder) == []
+    shutil.copy(language / "model-00001-of-00001.safetensors", language / "model.safetensors")
+    (finding,) = judge(folder)
+    assert (finding.code, finding.file) == ("vila-strays", "llm/model.safetensors")
 
 
 def test_the_class_without_parts(tmp_path: Path) -> None:
