@@ -14,7 +14,7 @@ from gateway.engines.drafting import DraftWatch
 from gateway.engines.engine import Admission, EngineSpec, EngineState, ProbeFailed
 from gateway.engines.failures import EngineFailed, as_failure
 from gateway.engines.mounts import Mounts, find_smoke
-from gateway.engines.preparing import Preparation, Prepared, Update, build_launch
+from gateway.engines.preparing import Preparation, Prepared, Update
 from gateway.engines.process import EngineProcess
 from gateway.engines.progress import LoadProgress
 from gateway.engines.room import Room
@@ -143,10 +143,9 @@ class EngineLife:
 
         self._tell(EngineState.STARTING, phase="loading", progress=0.02)
         try:
-            launch = await asyncio.to_thread(build_launch, spec, prepared.devices)  # it may read files
-            self._process = await self._tools.choose_spawner(spec).spawn(launch, note)
-        except ValueError as error:
-            raise EngineFailed(str(error), is_final=True) from error
+            self._process = await self._tools.choose_spawner(spec).spawn(prepared.launch, note)
+        except ValueError as error:  # words that no program can be given, as with a zero byte
+            raise EngineFailed(f"the engine could not be launched: {error}", is_final=True) from error
         except OSError as error:
             raise EngineFailed(f"the engine could not be launched: {error}") from error
         self._tell(EngineState.STARTING, pid=self._process.pid)

@@ -28,11 +28,12 @@ class Update(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An engine that may be launched: what the look at its files said, and the names of its devices."""
+    """An engine that may be launched: what the look at its files said, the names of its devices, and how."""
 
     spec: EngineSpec
     admission: Admission
     devices: tuple[str, ...]
+    launch: LaunchSpec
 
 
 class Preparation:
@@ -67,8 +68,13 @@ class Preparation:
         if admission.fault is not None:
             # What was served before may only be out of reach for a moment.
             raise EngineFailed(admission.fault, is_final=not self._has_been_up)
+        try:
+            # It may read files. What cannot be launched takes nobody's place.
+            launch = await asyncio.to_thread(spec.build_launch)
+        except ValueError as error:
+            raise EngineFailed(str(error), is_final=True) from error
         devices = await self._want.while_up(self._claim(spec, admission), self._name)
-        return None if devices is None else Prepared(spec, admission, devices)
+        return None if devices is None else Prepared(spec, admission, devices, show_devices(launch, devices))
 
     async def prove_parity(self, prepared: Prepared) -> bool | None:
         """See that speculation changes no answer; None when the engine is not wanted any more. Raises EngineFailed."""
@@ -76,7 +82,7 @@ class Preparation:
         if spec.trials is None:
             return True
         self._tell(EngineState.STARTING, phase="comparing answers with and without speculation")
-        guessing, plain = (replace(one, build_launch=partial(build_launch, one, devices)) for one in spec.trials)
+        guessing, plain = (replace(one, build_launch=partial(_build_placed, one, devices)) for one in spec.trials)
         placed = replace(spec, trials=(guessing, plain))
         proving = self._tools.parity.prove(placed, prepared.admission, self._tools, self._timing.start_timeout_s)
         try:
@@ -122,11 +128,14 @@ class Preparation:
             return None
 
 
-def build_launch(spec: EngineSpec, devices: tuple[str, ...]) -> LaunchSpec:
+def show_devices(launch: LaunchSpec, devices: tuple[str, ...]) -> LaunchSpec:
     """What to launch, shown its devices alone; what the settings say of them has the last word."""
     shown = {} if devices == ("cpu",) else {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
-    launch = spec.build_launch()
     return replace(launch, env={**shown, **launch.env})
+
+
+def _build_placed(trial: EngineSpec, devices: tuple[str, ...]) -> LaunchSpec:
+    return show_devices(trial.build_launch(), devices)
 
 
 def _estimate_need(spec: EngineSpec, weights_bytes: int) -> Need:
