@@ -34,6 +34,7 @@ from gateway.proxy.upstream import Upstream
 from gateway.proxy.waiting import WaitingRoom
 from gateway.telemetry.ledger import RequestLedger
 from gateway.telemetry.metrics import RelayCounts
+from gateway.traffic.allocation import Allocation
 from gateway.traffic.routes import ModelRoute, RouteBoard, Routes, VersionRoute
 from gateway.traffic.split import Split
 
@@ -78,7 +79,9 @@ class Fuzzer:
         self.socket = folder / "engine.sock"
         replica = Replica("v1-0", "m", "v1", f"unix://{self.socket}", "m")
         version = VersionRoute("v1", (replica,))
-        model = ModelRoute("m", {"v1": version}, Split.from_weights("m", {"v1": 1.0}), ("header:x-session-id",))
+        model = ModelRoute(
+            "m", {"v1": version}, Split.over("m", Allocation.divide({"v1": 1.0})), ("header:x-session-id",)
+        )
         self.upstream = Upstream(first_byte_timeout_s=2.0, idle_timeout_s=2.0)
         self.forwarder = Forwarder(
             RouteBoard(Routes({"m": model})), self.upstream, WaitingRoom(lambda model, version: None, 5)

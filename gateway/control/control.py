@@ -231,15 +231,11 @@ class Control:
                 digests=_find_digests(own),
                 max_model_len=next((status.max_model_len for status in own if status.max_model_len), None),
             )
-        split = Split.from_weights(model.name, _effective_weights(model, versions))
-        return ModelRoute(model.name, versions, split, model.sticky_by, self._created)
-
-
-def _effective_weights(model: ModelSettings, versions: Mapping[str, VersionRoute]) -> dict[str, float]:
-    """The split over versions that can answer: one without an engine that is ready or can wake gives its share away."""
-    ready = {name: weight for name, weight in model.split.items() if versions[name].replicas or versions[name].can_wake}
-    total = sum(ready.values())
-    return {name: weight / total for name, weight in ready.items()} if total > 0 else model.split
+        # One without an engine that is ready or can wake gives its users to the others meanwhile.
+        out = [name for name, version in versions.items() if not version.replicas and not version.can_wake]
+        split = Split.over(model.name, self._serving.allocations[model.name], out)
+        stage = self._serving.stages[model.name]
+        return ModelRoute(model.name, versions, split, model.sticky_by, self._created, stage)
 
 
 def _find_adapters(model: ModelSettings, version: VersionSettings, statuses: list[EngineStatus]) -> dict[str, str]:

@@ -1,38 +1,56 @@
-"""What is served, as a value: models with their versions and splits, and which version is to take another's place.
+"""What is served, as a value: the models of the file with what was changed of them since.
 
 Pure: every act gives a new value, or raises what is wrong with it in words for the person who asked.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from pydantic import TypeAdapter
 
+from gateway.control.changes import ModelChanges
 from gateway.errors import BadRequest, Conflict, UnknownModel
 from gateway.fleet.replica import VersionKey
 from gateway.settings import ModelSettings, VersionSettings, normalise_split
+from gateway.traffic.allocation import Allocation
 
-_Dumped = TypeAdapter[tuple[tuple[ModelSettings, ...], list[tuple[str, str, str]]]](
-    tuple[tuple[ModelSettings, ...], list[tuple[str, str, str]]]
+_Dumped = TypeAdapter[tuple[tuple[ModelSettings, ...], dict[str, ModelChanges]]](
+    tuple[tuple[ModelSettings, ...], dict[str, ModelChanges]]
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Serving:
-    """`successors` are versions that take the place of another of their model as soon as they are ready."""
+    """`file` are the models as the settings have them, `changes` what is remembered of each by its name."""
 
-    models: tuple[ModelSettings, ...]
-    successors: Mapping[VersionKey, str] = field(default_factory=dict)
+    file: tuple[ModelSettings, ...]
+    changes: Mapping[str, ModelChanges] = field(default_factory=dict)
 
     @classmethod
     def load(cls, dumped: bytes) -> "Serving":
         """What `dump` wrote."""
-        models, successors = _Dumped.validate_json(dumped)
-        return cls(models, {(model, version): old for model, version, old in successors})
+        return cls(*_Dumped.validate_json(dumped))
 
     def dump(self) -> bytes:
         """All of it, for another process."""
-        return _Dumped.dump_json((self.models, [(*key, old) for key, old in self.successors.items()]))
+        return _Dumped.dump_json((self.file, dict(self.changes)))
+
+    @cached_property
+    def models(self) -> tuple[ModelSettings, ...]:
+        """The models as they are to be served."""
+        return tuple(self.read(model.name).apply(model) for model in self.file)
+
+    @property
+    def successors(self) -> dict[VersionKey, str]:
+        """Versions that take the place of another of their model as soon as they are ready."""
+        return {
+            (model.name, new): old for model in self.models for new, old in self.read(model.name).successors.items()
+        }
+
+    def read(self, model: str) -> ModelChanges:
+        """What is remembered of a model."""
+        return self.changes.get(model, ModelChanges())
 
     def find_model(self, model: str) -> ModelSettings:
         """Raises UnknownModel."""
@@ -53,34 +71,54 @@ class Serving:
         """Every version."""
         return {(model.name, version.name) for model in self.models for version in model.versions}
 
+    @cached_property
+    def allocations(self) -> dict[str, Allocation]:
+        """How the users of each model are spread over its versions."""
+        return {model.name: self.read(model.name).allocate(model) for model in self.models}
+
+    @cached_property
+    def stages(self) -> dict[str, int]:
+        """The stage that each model is in, see `ModelChanges.find_stage`."""
+        return {model.name: self.read(model.name).find_stage(model) for model in self.models}
+
+    def settle(self, now: float) -> "Serving":
+        """The same, with all that has to be remembered of it: users' versions, and the stage that begins `now`."""
+        return self.remember({model.name: self.read(model.name).settle(model, now) for model in self.models})
+
     def add(self, model: str, version: VersionSettings, replaces: str | None = None) -> "Serving":
         """One version more, which gets no traffic yet; if it `replaces` another it gets that one's when it is ready.
 
         Raises UnknownModel and Conflict.
         """
-        old = self.find_model(model)
+        self.find_model(model)
         if (model, version.name) in self.list_versions():
             raise Conflict(f"{model}:{version.name} is served already: choose another name.", param="name")
+        known = self.read(model)
+        successors = dict(known.successors)
         if replaces is not None:
             self.find_version(model, replaces)
-            for (of, rival), gone in self.successors.items():
-                if (of, gone) == (model, replaces):
+            for rival, gone in successors.items():
+                if gone == replaces:
                     raise Conflict(f"{model}:{rival} is to take that place already: remove it first.", param="replaces")
-        added = old.model_copy(update={"versions": (*old.versions, version), "split": old.split | {version.name: 0.0}})
-        successors = {} if replaces is None else {(model, version.name): replaces}
-        return replace(self._with(added), successors={**self.successors, **successors})
+            successors[version.name] = replaces
+        return _change(
+            self,
+            model,
+            added=(*known.added, version),
+            removed=tuple(name for name in known.removed if name != version.name),
+            successors=successors,
+        )
 
     def remove(self, model: str, version: str) -> "Serving":
         """One version less. Raises UnknownModel, and Conflict for one that traffic still goes to."""
         self.find_version(model, version)
-        old = self.find_model(model)
-        share = old.split.get(version, 0.0)
+        share = self.find_model(model).split.get(version, 0.0)
         if share:
             raise Conflict(
                 f"{model}:{version} has {share:.4g} of the traffic: give it to others first (`gateway split`), "
                 f"or load a version that replaces it."
             )
-        return self._without(old, version)
+        return _without(self, model, version)
 
     def set_split(self, model: str, weights: Mapping[str, float]) -> "Serving":
         """Other shares of the traffic. Raises UnknownModel and BadRequest."""
@@ -91,32 +129,49 @@ class Serving:
             split = normalise_split(dict(weights), [version.name for version in old.versions])
         except ValueError as error:
             raise BadRequest(f"The split of {model}: {error}.") from error
-        return self._with(old.model_copy(update={"split": split}))
+        return _change(self, model, split=split)
+
+    def set_adapter(self, model: str, version: str, adapter: str, place: str | None) -> "Serving":
+        """An adapter of a version lies there; with None it has none of that name. Raises UnknownModel."""
+        self.find_version(model, version)
+        known = self.read(model).adapters
+        return _change(self, model, adapters=known | {version: known.get(version, {}) | {adapter: place}})
 
     def hand_over(self, model: str, version: str) -> "Serving":
         """A successor has become ready: it gets the share of the one that it replaces, which is removed."""
-        old = self.find_model(model)
-        gone = self.successors[model, version]
-        split = old.split | {version: old.split.get(version, 0.0) + old.split.get(gone, 0.0)}
-        after = self._without(old.model_copy(update={"split": split}), gone)
-        before = self.successors.get((model, gone))  # it was itself to take another's place: that goes on
-        return after if before is None else replace(after, successors={**after.successors, (model, version): before})
+        split = self.find_model(model).split
+        gone = self.read(model).successors[version]
+        moved = split | {version: split.get(version, 0.0) + split.get(gone, 0.0), gone: 0.0}
+        before = self.read(model).successors.get(gone)  # it was itself to take another's place: that goes on
+        after = _without(_change(self, model, split=moved), model, gone)
+        if before is None:
+            return after
+        return _change(after, model, successors={**after.read(model).successors, version: before})
 
     def give_up(self, model: str, version: str) -> "Serving":
         """A successor replaces nobody any more."""
-        return replace(self, successors={key: old for key, old in self.successors.items() if key != (model, version)})
+        successors = {new: old for new, old in self.read(model).successors.items() if new != version}
+        return _change(self, model, successors=successors)
 
-    def _without(self, model: ModelSettings, version: str) -> "Serving":
-        rest = {
-            "versions": tuple(one for one in model.versions if one.name != version),
-            "split": {name: share for name, share in model.split.items() if name != version},
-        }
-        successors = {
-            (of, new): old
-            for (of, new), old in self.successors.items()
-            if of != model.name or version not in (new, old)
-        }
-        return replace(self._with(model.model_copy(update=rest)), successors=successors)
+    def remember(self, changes: Mapping[str, ModelChanges]) -> "Serving":
+        """The same with other things remembered of some models."""
+        return replace(self, changes={**self.changes, **changes})
 
-    def _with(self, model: ModelSettings) -> "Serving":
-        return replace(self, models=tuple(model if one.name == model.name else one for one in self.models))
+
+def _without(serving: Serving, model: str, version: str) -> Serving:
+    known = serving.read(model)
+    rest = None if known.split is None else {name: share for name, share in known.split.items() if name != version}
+    is_in_file = any(one.name == version for of in serving.file if of.name == model for one in of.versions)
+    return _change(
+        serving,
+        model,
+        split=rest,
+        added=tuple(one for one in known.added if one.name != version),
+        removed=(*known.removed, version) if is_in_file else known.removed,
+        adapters={name: adapters for name, adapters in known.adapters.items() if name != version},
+        successors={new: gone for new, gone in known.successors.items() if version not in (new, gone)},
+    )
+
+
+def _change(serving: Serving, model: str, **fields: object) -> Serving:
+    return serving.remember({model: serving.read(model).model_copy(update=fields)})

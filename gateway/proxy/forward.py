@@ -3,10 +3,8 @@
 import random
 import time
 from collections.abc import Sequence
-from functools import cache
 
 from gateway.errors import (
-    BadRequest,
     Draining,
     GatewayError,
     NoReplica,
@@ -20,6 +18,7 @@ from gateway.proxy.beginning import read_beginning
 from gateway.proxy.call import Call, Client
 from gateway.proxy.exchange import NO_HEAD, AnswerHead, Exchange
 from gateway.proxy.pieces import Piece
+from gateway.proxy.placing import place
 from gateway.proxy.shortcut import Shortcut
 from gateway.proxy.sse import EventStream, Renaming, Usage, error_event, read_usage
 from gateway.proxy.upstream import Upstream, write_head
@@ -27,7 +26,7 @@ from gateway.proxy.waiting import Sent, WaitingRoom
 from gateway.routing.facts import Facts
 from gateway.routing.policy import POLICIES
 from gateway.telemetry.requests import RequestRecord
-from gateway.traffic.routes import RouteBoard, Routes, Target
+from gateway.traffic.routes import How, RouteBoard, Target
 
 
 class Forwarder:
@@ -64,7 +63,8 @@ class Forwarder:
             raise _refuse_for_drain()
         routes = self._board.routes
         fields = request_body.parse_fields(call.body)
-        target, sticky_key = self._place(call, fields, routes)
+        target, sticky_key, _ = place(call.head, fields, routes, call.client_ip, call.record.request_id)
+        _note_target(call.record, target)
         if target.version.can_wake and not target.version.replicas:
             return self._waiting.hold(call, client, (target.model.name, target.version.name), self.forward)
         replica = self._choose(target, fields, sticky_key)
@@ -88,35 +88,6 @@ class Forwarder:
         passage.start(self._upstream, head, body)
         return passage
 
-    def _place(self, call: Call, fields: request_body.Fields, routes: Routes) -> tuple[Target, bytes]:
-        name = request_body.read_text(fields, "model")
-        if not name:
-            if len(routes.models) != 1:
-                message = f"The field 'model' is missing: name one of {', '.join(routes.models) or '(none)'}."
-                raise BadRequest(message, param="model")
-            name = next(iter(routes.models))
-        sticky_key = self._sticky_key(call, fields, routes, name)
-        pinned = call.head.by_name.get(b"x-gateway-version")
-        target = routes.resolve(name, pinned.decode("latin-1") if pinned is not None else None, sticky_key)
-        call.record.model, call.record.version = target.model.name, target.version.name
-        return target, sticky_key
-
-    def _sticky_key(self, call: Call, fields: request_body.Fields, routes: Routes, name: str) -> bytes:
-        model = routes.models.get(name)
-        for source in model.sticky_by if model is not None else ():
-            label, header = _read_source(source)
-            if header is not None:
-                shown = call.head.by_name.get(header)
-            else:
-                if source == "user":
-                    value = request_body.read_text(fields, "user")
-                else:
-                    value = call.head.caller if source == "api_key" else call.client_ip
-                shown = value.encode() if value else None
-            if shown:
-                return label + shown
-        return call.record.request_id.encode()
-
     def _choose(self, target: Target, fields: request_body.Fields, sticky_key: bytes) -> Replica:
         version = target.version
         if len(version.replicas) == 1:
@@ -132,16 +103,14 @@ class Forwarder:
         return POLICIES[version.routing](version.replicas, self.running, facts)
 
 
+def _note_target(record: RequestRecord, target: Target) -> None:
+    record.model, record.version = target.model.name, target.version.name
+    record.stage, record.unit, record.is_own = target.model.stage, target.unit, target.how is How.SPLIT
+
+
 def _refuse_for_drain() -> Draining:
     message = "This gateway is shutting down: send the request to another one, or again shortly."
     return Draining(message, retry_after_s=5)
-
-
-@cache
-def _read_source(source: str) -> tuple[bytes, bytes | None]:
-    """How a sticky key of this source begins, and the header that it is taken from, if it is one."""
-    kind, _, name = source.partition(":")
-    return source.encode() + b"=", name.encode() if kind == "header" else None
 
 
 class Passage:

@@ -44,8 +44,9 @@ def _read_variable(value: object) -> object:
 
 def _read_sticky_key(value: str) -> str:
     key = value.lower()
-    if key not in ("user", "api_key", "client_ip") and not re.fullmatch(r"header:[a-z0-9!#$%&'*+.^_`|~-]+", key):
-        raise ValueError(f"should be user, api_key, client_ip or header:NAME, got {value!r}")
+    known = ("user", "api_key", "client_ip", "conversation")
+    if key not in known and not re.fullmatch(r"header:[a-z0-9!#$%&'*+.^_`|~-]+", key):
+        raise ValueError(f"should be user, api_key, client_ip, conversation or header:NAME, got {value!r}")
     if key in ("header:x-request-id", "header:content-length", "header:traceparent", "header:tracestate"):
         raise ValueError(
             f"{value!r} differs from request to request: name a header that stays with a client or its chat"
@@ -341,7 +342,7 @@ class ModelSettings(Section):
     sticky_by: Annotated[tuple[StickyKey, ...], AfterValidator(_require_some)] = Field(
         default=("header:x-session-id", "user", "api_key", "client_ip"),
         description="What keeps a client on one version, the first that a request has: "
-        "`header:NAME`, `user`, `api_key`, `client_ip`.",
+        "`header:NAME`, `user`, `api_key`, `client_ip`, `conversation` (how it begins), which is also the last resort.",
     )
     versions: Annotated[tuple[VersionSettings, ...], AfterValidator(_require_some)] = Field(
         description="The versions, at least one."

@@ -10,7 +10,8 @@ class RequestRecord:
     `status` 499 means that the client hung up. Tokens are the engine's own count, or, where `is_estimated`, our
     judgement of a request that ended before the engine could say: see `TokenEstimates`; of a stream, the events that
     came. `body_bytes` is the length of what the client sent, `sent_s` when it was sent to an engine, by the clock of
-    `started_s`.
+    `started_s`. `stage` is the model's when it was placed, see `ModelRoute`; `unit` stands for its user, who is one of
+    the version's if it `is_own`.
     """
 
     request_id: str
@@ -27,6 +28,9 @@ class RequestRecord:
     is_estimated: bool = False
     body_bytes: int = 0
     sent_s: float = 0.0
+    stage: int = 0
+    unit: int = 0
+    is_own: bool = False
 
 
 Settled = tuple[RequestRecord, float]

@@ -6,6 +6,7 @@ request and never change it.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NamedTuple
 
 from gateway.errors import BadRequest, UnknownModel
@@ -47,22 +48,44 @@ class VersionRoute:
 
 @dataclass(frozen=True, slots=True)
 class ModelRoute:
-    """A public name, its versions, and how requests are split over them."""
+    """A public name, its versions, and how requests are split over them.
+
+    `stage` names the time in which the same users have the same versions; 0 where there is nothing to compare.
+    """
 
     name: str
     versions: Mapping[str, VersionRoute]
     split: Split
     sticky_by: tuple[str, ...] = ()
     created: int = 0
+    stage: int = 0
+
+
+class How(StrEnum):
+    """How a request came to its version."""
+
+    SPLIT = "split"
+    """It is one of the version's users."""
+    STAND_IN = "stand_in"
+    """It is another version's user, which cannot answer now."""
+    PIN = "pin"
+    """It asked for it by a header."""
+    NAME = "name"
+    """It asked for it by its name."""
 
 
 class Target(NamedTuple):
-    """The model and version a request goes to; `public_name` is the id that the client asked for."""
+    """The model and version a request goes to; `public_name` is the id that the client asked for.
+
+    `unit` stands for the user, see `Choice`; 0 where it was not asked for.
+    """
 
     model: ModelRoute
     version: VersionRoute
     public_name: str
     adapter: str | None
+    how: How = How.SPLIT
+    unit: int = 0
 
     def engine_name(self, replica: Replica) -> str:
         """The name under which `replica` serves this target."""
@@ -97,7 +120,9 @@ class Routes:
         """
         plain = self.models.get(public_name)
         if plain is not None and not pinned:  # nearly every request
-            return Target(plain, plain.versions[plain.split.choose(sticky_key)], public_name, None)
+            version_name, unit, is_stand_in = plain.split.choose(sticky_key)
+            how = How.STAND_IN if is_stand_in else How.SPLIT
+            return Target(plain, plain.versions[version_name], public_name, None, how, unit)
         model_name, _, rest = public_name.partition(":")
         version_name, _, adapter = rest.partition("+")
         model = self.models.get(model_name)
@@ -110,13 +135,13 @@ class Routes:
             raise BadRequest(message, param="model")
         if ":" in public_name and not version_name:
             raise self._unknown(public_name)
-        chosen = version_name or pinned or model.split.choose(sticky_key)
+        chosen = version_name or pinned or ""  # one of the two: a plain name without a pin has been dealt with
         version = model.versions.get(chosen)
         if version is None:
             raise self._unknown(f"{model_name}:{chosen}")
         if "+" in rest and adapter not in version.adapters:
             raise self._unknown(public_name)
-        return Target(model, version, public_name, adapter or None)
+        return Target(model, version, public_name, adapter or None, How.NAME if version_name else How.PIN)
 
     def _unknown(self, name: str) -> UnknownModel:
         known = self.public_names()

@@ -6,6 +6,7 @@ import pytest
 
 from gateway.api.auth import KeyRing
 from gateway.api.openai import build_public_app
+from gateway.traffic.allocation import Allocation
 from gateway.traffic.routes import ModelRoute, RouteBoard, Routes, VersionRoute
 from gateway.traffic.split import Split
 
@@ -16,7 +17,11 @@ VERSIONS = {
     ),
 }
 ROUTES = Routes(
-    {"org/shapes": ModelRoute("org/shapes", VERSIONS, Split.from_weights("s", {"v1": 1.0}), (), 1_700_000_000)}
+    {
+        "org/shapes": ModelRoute(
+            "org/shapes", VERSIONS, Split.over("s", Allocation.divide({"v1": 1.0})), (), 1_700_000_000
+        )
+    }
 )
 
 

@@ -22,6 +22,7 @@ from gateway.processes.messages import (
 )
 from gateway.telemetry.metrics import RelayCounts
 from gateway.telemetry.requests import RequestRecord
+from gateway.traffic.allocation import Allocation
 from gateway.traffic.routes import ModelRoute, PixelBounds, Routes, VersionRoute
 from gateway.traffic.split import Split
 
@@ -38,7 +39,7 @@ VERSION = VersionRoute(
     can_wake=True,
     pictures=PixelBounds(9, 5),
 )
-ROUTES = Routes({"m": ModelRoute("m", {"v1": VERSION}, Split.from_weights("m", {"v1": 1.0}), ("user",), 5)})
+ROUTES = Routes({"m": ModelRoute("m", {"v1": VERSION}, Split.over("m", Allocation.divide({"v1": 1.0})), ("user",), 5)})
 STATUS = EngineStatus("m:v1#0", "m", "v1", EngineState.FAILED, 1.5, reason="no memory", tail=("a", "b"), pid=7)
 
 

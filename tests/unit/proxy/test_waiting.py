@@ -9,6 +9,7 @@ from gateway.proxy.call import Call, Client, RequestHead
 from gateway.proxy.endpoints import ENDPOINTS
 from gateway.proxy.waiting import Held, Sent, WaitingRoom
 from gateway.telemetry.requests import RequestRecord
+from gateway.traffic.allocation import Allocation
 from gateway.traffic.routes import ModelRoute, Routes, VersionRoute
 from gateway.traffic.split import Split
 from tests.support.recorders import RecordingClient
@@ -19,7 +20,7 @@ V1 = ("m", "v1")
 def routes(*, is_ready: bool = False, can_wake: bool = True, state: str = "starting") -> Routes:
     replicas = (Replica("v1-0", "m", "v1", "unix:///e", "m"),) if is_ready else ()
     versions = {"v1": VersionRoute("v1", replicas, can_wake=can_wake, state=state)}
-    return Routes({"m": ModelRoute("m", versions, Split.from_weights("m", {"v1": 1.0}))})
+    return Routes({"m": ModelRoute("m", versions, Split.over("m", Allocation.divide({"v1": 1.0})))})
 
 
 class FakeSent:

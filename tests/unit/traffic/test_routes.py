@@ -2,11 +2,14 @@ import pytest
 
 from gateway.errors import BadRequest, UnknownModel
 from gateway.fleet.replica import Replica
+from gateway.traffic.allocation import Allocation
 from gateway.traffic.routes import ModelRoute, RouteBoard, Routes, VersionRoute
 from gateway.traffic.split import Split
 
 VERSIONS = {"v1": VersionRoute("v1"), "v2": VersionRoute("v2", adapters={"mirror": "shapes:v2+mirror"})}
-ROUTES = Routes({"shapes": ModelRoute("shapes", VERSIONS, Split.from_weights("shapes", {"v1": 1.0, "v2": 0.0}))})
+ROUTES = Routes(
+    {"shapes": ModelRoute("shapes", VERSIONS, Split.over("shapes", Allocation.divide({"v1": 1.0, "v2": 0.0})))}
+)
 
 
 @pytest.mark.parametrize(
