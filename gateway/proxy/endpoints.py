@@ -10,7 +10,7 @@ class Endpoint:
 
     `system_field` is the request field a version's system prompt goes into. `can_report_usage`: the route has
     `stream_options`, so usage can be asked for. `last_events` are fields, name and value, that end a stream in order;
-    `error_style` is the shape of the error event that ends a broken one.
+    `error_style` is the shape of the error event that ends a broken one. Versions are compared by what `is_judged`.
     """
 
     path: str
@@ -19,6 +19,7 @@ class Endpoint:
     can_report_usage: bool = False
     last_events: tuple[tuple[bytes, bytes], ...] = ((b"data", b"[DONE]"),)
     error_style: Literal["openai", "responses", "anthropic"] = "openai"
+    is_judged: bool = True
 
 
 _RESPONSES_ENDS = (
@@ -33,12 +34,18 @@ _ALL = (
     Endpoint("/v1/completions", can_report_usage=True),
     Endpoint("/v1/responses", system_field="instructions", last_events=_RESPONSES_ENDS, error_style="responses"),
     Endpoint("/v1/messages", system_field="system", last_events=_MESSAGES_ENDS, error_style="anthropic"),
-    Endpoint("/v1/messages/count_tokens", is_generation=False, system_field="system", error_style="anthropic"),
+    Endpoint(
+        "/v1/messages/count_tokens",
+        is_generation=False,
+        system_field="system",
+        error_style="anthropic",
+        is_judged=False,
+    ),
     Endpoint("/v1/embeddings", is_generation=False),
-    Endpoint("/v1/chat/completions/render", system_field="messages"),
-    Endpoint("/v1/completions/render"),
-    Endpoint("/tokenize", is_generation=False, system_field="messages"),
-    Endpoint("/detokenize", is_generation=False),
+    Endpoint("/v1/chat/completions/render", system_field="messages", is_judged=False),
+    Endpoint("/v1/completions/render", is_judged=False),
+    Endpoint("/tokenize", is_generation=False, system_field="messages", is_judged=False),
+    Endpoint("/detokenize", is_generation=False, is_judged=False),
 )
 
 ENDPOINTS = {endpoint.path: endpoint for endpoint in _ALL}

@@ -20,7 +20,7 @@ from gateway.proxy.exchange import NO_HEAD, AnswerHead, Exchange
 from gateway.proxy.pieces import Piece
 from gateway.proxy.placing import place
 from gateway.proxy.shortcut import Shortcut
-from gateway.proxy.sse import EventStream, Renaming, Usage, error_event, read_usage
+from gateway.proxy.sse import EventStream, Renaming, Usage, error_event, read_finish, read_usage
 from gateway.proxy.upstream import Upstream, write_head
 from gateway.proxy.waiting import Sent, WaitingRoom
 from gateway.routing.facts import Facts
@@ -64,7 +64,7 @@ class Forwarder:
         routes = self._board.routes
         fields = request_body.parse_fields(call.body)
         target, sticky_key, _ = place(call.head, fields, routes, call.client_ip, call.record.request_id)
-        _note_target(call.record, target)
+        _note_target(call, target)
         if target.version.can_wake and not target.version.replicas:
             return self._waiting.hold(call, client, (target.model.name, target.version.name), self.forward)
         replica = self._choose(target, fields, sticky_key)
@@ -103,9 +103,11 @@ class Forwarder:
         return POLICIES[version.routing](version.replicas, self.running, facts)
 
 
-def _note_target(record: RequestRecord, target: Target) -> None:
-    record.model, record.version = target.model.name, target.version.name
-    record.stage, record.unit, record.is_own = target.model.stage, target.unit, target.how is How.SPLIT
+def _note_target(call: Call, target: Target) -> None:
+    record = call.record
+    record.model, record.version, record.caller = target.model.name, target.version.name, call.head.caller or ""
+    if call.head.endpoint.is_judged:
+        record.stage, record.unit, record.is_own = target.model.stage, target.unit, target.how is How.SPLIT
 
 
 def _refuse_for_drain() -> Draining:
@@ -182,7 +184,11 @@ class Passage:
         self._head = head
         if head.is_stream:
             endpoint = self._call.head.endpoint
-            self._events = EventStream(endpoint, hides_usage=self._hides_usage, renaming=self._renaming)
+            record = self._call.record
+            record.is_stream = True
+            self._events = EventStream(
+                endpoint, hides_usage=self._hides_usage, renaming=self._renaming, notes_finish=bool(record.stage)
+            )
             write_chunk = self._client.begin(head.status, self._client_lines())
             if write_chunk is not None and self._renaming is None:
                 self._shortcut = Shortcut(write_chunk, self._events.stops)
@@ -246,6 +252,7 @@ class Passage:
             if self._renaming is not None:
                 document = self._renaming.apply(document)
             _count(record, read_usage(document))
+            record.finish = read_finish(document) if record.stage else ""
         record.outcome = "done" if status < 400 else "engine_error"
         lines = self._client_lines()
         self._settle()
@@ -273,6 +280,7 @@ class Passage:
             if record.is_estimated and (self._is_streaming or not self._call.head.endpoint.is_generation):
                 record.tokens_out = 0  # the first would have begun the stream
         else:
+            record.finish = self._events.finish
             _count(record, self._events.usage)
             if record.tokens_out is None:
                 # The engine reports usage at the very end. Until then an event is a token, but for the first.

@@ -16,6 +16,8 @@ from gateway.proxy.endpoints import Endpoint
 
 _MAX_EVENT_BYTES = 4 * 1024 * 1024
 _USAGE_KEY = b'"usage":'
+_FINISH_KEY = b'"finish_reason":"'  # it is null until then
+_ENDING_KEYS = (_FINISH_KEY, b'"finish_reason": "', b'"stop_reason":', _USAGE_KEY)
 _NO_CHOICES = re.compile(rb'"choices": ?\[\]')
 _BLANK_LINES = (b"\n\n", b"\r\n\r\n")
 # An engine's word is not taken for numbers that cannot be: sums of them would not fit into anything.
@@ -41,8 +43,27 @@ class Usage(msgspec.Struct):
         return self.completion_tokens or self.output_tokens
 
 
+class _Said(msgspec.Struct):
+    refusal: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    finish_reason: str | None = None
+    message: _Said | None = None
+
+
+class _Details(msgspec.Struct):
+    reason: str | None = None
+
+
+class _Delta(msgspec.Struct):
+    stop_reason: str | None = None
+
+
 class _Response(msgspec.Struct):
     usage: Usage | None = None
+    status: str | None = None
+    incomplete_details: _Details | None = None
 
 
 class _Envelope(msgspec.Struct):
@@ -51,7 +72,22 @@ class _Envelope(msgspec.Struct):
     message: _Response | None = None
 
 
+class _Ending(msgspec.Struct):
+    choices: list[_Choice] = []
+    response: _Response | None = None
+    status: str | None = None
+    incomplete_details: _Details | None = None
+    stop_reason: str | None = None
+    delta: _Delta | None = None
+
+
 _envelope_decoder = msgspec.json.Decoder(_Envelope)
+_ending_decoder = msgspec.json.Decoder(_Ending)
+_FINISHES = {
+    "max_tokens": "length", "max_output_tokens": "length", "end_turn": "stop", "stop_sequence": "stop",
+    "completed": "stop", "refusal": "content_filter", "tool_use": "tool_calls",
+}  # fmt: skip
+"""What the other protocols call it, in the words of OpenAI's chat completions."""
 
 
 def read_usage(document: bytes) -> Usage | None:
@@ -70,6 +106,25 @@ def read_prompt_tokens(document: bytes) -> int | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return message.usage.tokens_in if message is not None and message.usage is not None else None
+
+
+def read_finish(document: bytes) -> str:
+    """Why the answer in a JSON document (or one event's data) ended, in chat completions' words; "" if it has not.
+
+    Of several choices the first counts; a `refusal` is a `content_filter`.
+    """
+    try:
+        ending = _ending_decoder.decode(document)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    if ending.choices:
+        choice = ending.choices[0]
+        is_refusal = choice.message is not None and bool(choice.message.refusal)
+        return "content_filter" if is_refusal else choice.finish_reason or ""
+    answer = ending.response or ending
+    details, delta = answer.incomplete_details, ending.delta
+    told = (details and details.reason) or ending.stop_reason or (delta and delta.stop_reason) or answer.status or ""
+    return _FINISHES.get(told, told if told in _FINISHES.values() else "")
 
 
 class Renaming:
@@ -92,16 +147,20 @@ class EventStream:
 
     `usage` holds the last usage seen, `prompt_tokens` what was said of the prompt before; `event_count` counts events,
     `has_ended` tells whether the stream's own last event has passed. Whole events with none of `stops` need not be fed,
-    unless the stream `is_holding` the beginning of one.
+    unless the stream `is_holding` the beginning of one. `finish` is why the answer ended, if the stream `notes_finish`.
     """
 
-    def __init__(self, endpoint: Endpoint, *, hides_usage: bool, renaming: Renaming | None = None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, *, hides_usage: bool, renaming: Renaming | None = None, notes_finish: bool = False
+    ) -> None:
         self.usage: Usage | None = None
+        self.finish = ""
         self.prompt_tokens: int | None = None
         self.has_ended = False
         self.event_count = 0
         self._hints = tuple(value for _, value in endpoint.last_events)
-        self.stops = (_USAGE_KEY, *self._hints)
+        self._notes_finish = notes_finish
+        self.stops = (_USAGE_KEY, *self._hints, *((_FINISH_KEY,) if notes_finish else ()))
         self._last_event = _find_field(endpoint.last_events)
         self._hides_usage = hides_usage
         self._renaming = renaming
@@ -131,6 +190,8 @@ class EventStream:
         self.event_count += data.count(b"\n\n")
         if data.find(b"\r") >= 0:
             self.event_count += data.count(b"\r\n\r\n")
+        if self._notes_finish and any(data.find(key) >= 0 for key in _ENDING_KEYS):
+            self._note_finish(data)
         if self._renaming is not None or data.find(_USAGE_KEY) >= 0:
             data = b"".join(map(self._pass, _split_events(data)))
         for hint in self._hints:
@@ -166,6 +227,10 @@ class EventStream:
             if self._hides_usage and _NO_CHOICES.search(event):
                 return event[: len(event) - len(event.lstrip(b"\r\n"))]  # blank lines that came before it
         return event if self._renaming is None else self._renaming.apply(event)
+
+    def _note_finish(self, events: bytes) -> None:
+        for event in _split_events(events):
+            self.finish = read_finish(_event_data(event)) or self.finish
 
     def _note_end(self, events: bytes) -> None:
         if self._last_event.search(events):

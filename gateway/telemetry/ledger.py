@@ -1,4 +1,4 @@
-"""The two places where requests that have ended are told of: the request log and the counters."""
+"""Where requests that have ended are told of: the request log, the counters, and whoever compares versions."""
 
 import asyncio
 import time
@@ -26,14 +26,24 @@ class RequestCounter(Protocol):
         """Count a request that has ended."""
 
 
+class RequestObserver(Protocol):
+    """Where versions are compared by requests."""
+
+    def tell(self, settled: Sequence[Settled]) -> None:
+        """Tell of requests that have ended, once their records are whole."""
+
+
 class RequestLedger:
     """Tells of every relayed request that has ended, once, a fifth of a second later at most.
 
     Many are told in one go: that costs a third of telling each between two system calls.
     """
 
-    def __init__(self, log: RequestWriter | None, counter: RequestCounter) -> None:
+    def __init__(
+        self, log: RequestWriter | None, counter: RequestCounter, observer: RequestObserver | None = None
+    ) -> None:
         self._log = log
+        self._observer = observer
         self._counter = counter
         self._estimates = TokenEstimates()
         self._settled: list[Settled] = []
@@ -62,3 +72,5 @@ class RequestLedger:
             self._counter.count(record, total_s)
         if self._log is not None and settled:
             self._log.write(settled)
+        if self._observer is not None and settled:
+            self._observer.tell(settled)

@@ -11,7 +11,8 @@ class RequestRecord:
     judgement of a request that ended before the engine could say: see `TokenEstimates`; of a stream, the events that
     came. `body_bytes` is the length of what the client sent, `sent_s` when it was sent to an engine, by the clock of
     `started_s`. `stage` is the model's when it was placed, see `ModelRoute`; `unit` stands for its user, who is one of
-    the version's if it `is_own`.
+    the version's if it `is_own`. `caller` is the name of the key that was shown. `finish` is why the answer ended,
+    in the words of OpenAI's API, where that was looked at.
     """
 
     request_id: str
@@ -31,6 +32,9 @@ class RequestRecord:
     stage: int = 0
     unit: int = 0
     is_own: bool = False
+    caller: str = ""
+    is_stream: bool = False
+    finish: str = ""
 
 
 Settled = tuple[RequestRecord, float]

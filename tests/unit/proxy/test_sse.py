@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import UpstreamFailed
 from gateway.proxy.endpoints import ENDPOINTS
-from gateway.proxy.sse import EventStream, Renaming, error_event, read_usage
+from gateway.proxy.sse import EventStream, Renaming, error_event, read_finish, read_usage
 
 CHAT = ENDPOINTS["/v1/chat/completions"]
 FIRST = b'data: {"id":"1","model":"shapes","choices":[{"delta":{"role":"assistant","content":""}}]}\n\n'
@@ -276,3 +276,56 @@ def test_broken_streams_end_in_the_manner_of_their_protocol() -> None:
 def test_a_count_that_cannot_be_is_no_usage(count: object) -> None:
     document = json.dumps({"usage": {"prompt_tokens": 3, "completion_tokens": count}}).encode()
     assert read_usage(document) is None
+
+
+LENGTH = b'data: {"choices":[{"index":0,"delta":{"content":""},"finish_reason":"length"}]}\n\n'
+PLAIN = b'data: {"choices":[{"index":0,"delta":{"content":"\\"finish_reason\\":\\"x"},"finish_reason":null}]}\n\n'
+
+
+@pytest.mark.parametrize("place", range(0, len(PLAIN + LENGTH + USAGE), 7))
+def test_a_stream_tells_why_it_ended_wherever_it_is_cut(place: int) -> None:
+    events = EventStream(CHAT, hides_usage=True, notes_finish=True)
+    out = b"".join(events.feed(piece) for piece in cut(PLAIN + LENGTH + USAGE + DONE, [place]))
+    assert (events.finish, out) == ("length", PLAIN + LENGTH + DONE)
+
+
+def test_the_last_plain_event_does_not_take_the_shortcut_where_its_reason_is_wanted() -> None:
+    wanted = EventStream(CHAT, hides_usage=True, notes_finish=True).stops
+    assert any(stop in LENGTH for stop in wanted)
+    assert not any(stop in PLAIN for stop in wanted)
+    assert not any(stop in LENGTH for stop in EventStream(CHAT, hides_usage=True).stops)
+
+
+@pytest.mark.parametrize(
+    ("path", "event", "finish"),
+    [
+        ("/v1/messages", b'event: message_delta\ndata: {"delta":{"stop_reason":"max_tokens"},"usage":{}}\n\n', "length"),
+        ("/v1/messages", b'event: message_delta\ndata: {"delta":{"stop_reason":"end_turn"},"usage":{}}\n\n', "stop"),
+        ("/v1/responses", b'data: {"response":{"status":"completed","usage":{}}}\n\n', "stop"),
+        ("/v1/responses", b'data: {"response":{"incomplete_details":{"reason":"max_output_tokens"},"usage":{}}}\n\n', "length"),
+        ("/v1/chat/completions", b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n', "stop"),
+    ],
+)  # fmt: skip
+def test_streams_of_all_protocols_tell_why_they_ended(path: str, event: bytes, finish: str) -> None:
+    events = EventStream(ENDPOINTS[path], hides_usage=False, notes_finish=True)
+    events.feed(event)
+    assert events.finish == finish
+
+
+@pytest.mark.parametrize(
+    ("document", "finish"),
+    [
+        (b'{"choices":[{"finish_reason":"tool_calls","message":{"refusal":null}}]}', "tool_calls"),
+        (b'{"choices":[{"finish_reason":"stop","message":{"refusal":"I can not."}}]}', "content_filter"),
+        (b'{"choices":[{"finish_reason":null}]}', ""),
+        (b'{"stop_reason":"tool_use","content":[]}', "tool_calls"),
+        (b'{"stop_reason":"refusal"}', "content_filter"),
+        (b'{"status":"incomplete","incomplete_details":{"reason":"content_filter"}}', "content_filter"),
+        (b'{"status":"failed"}', ""),
+        (b'{"data":[],"object":"list"}', ""),
+        (b"[", ""),
+        (b'{"choices":7}', ""),
+    ],
+)
+def test_why_an_answer_ended(document: bytes, finish: str) -> None:
+    assert read_finish(document) == finish

@@ -105,3 +105,18 @@ def test_a_request_that_was_cut_is_told_with_what_those_before_it_came_to() -> N
     ledger.tell()
     counted = [(record.tokens_in, record.tokens_out) for kind, record, _ in told if kind == "counted"]
     assert counted == [(30, 10), (30, 5), (None, None), (30, 5)]
+
+
+def test_who_compares_versions_is_told_of_whole_records() -> None:
+    seen: list[tuple[int | None, float]] = []
+
+    class Observer:
+        def tell(self, settled: Sequence[Settled]) -> None:
+            seen.extend((record.tokens_out, ended_s) for record, ended_s in settled)
+
+    ledger = RequestLedger(None, Listener([]), Observer())
+    ledger.settle(RequestRecord("id1", "/v1/x", 1.0, body_bytes=90, sent_s=10.5, tokens_in=30, tokens_out=10))
+    ledger.settle(RequestRecord("id2", "/v1/x", 1.0, body_bytes=90, sent_s=10.5, is_estimated=True))
+    ledger.tell()
+    ledger.tell()
+    assert seen == [(10, 12.5), (10, 12.5)]
