@@ -12,7 +12,7 @@ ifneq ($(ACCOUNT_PIP),)
 export PIP_CONFIG_FILE ?= $(ACCOUNT_PIP)
 endif
 
-.PHONY: serve test unit e2e check fix install clean
+.PHONY: serve test unit e2e check fix install clean redis
 .DEFAULT_GOAL := help
 .PHONY: help
 help:
@@ -44,13 +44,17 @@ install: $(VENV)/dev
 serve: $(VENV)/engine
 	@$(BIN)/gateway serve --demo
 
-test: $(VENV)/dev
+# Not on the package index: the one thing that tests need and cannot install for themselves.
+redis:
+	@command -v redis-server >/dev/null || { echo "The tests need a Redis server of their own: apt-get install redis-server"; exit 2; }
+
+test: redis $(VENV)/dev
 	$(BIN)/python -m pytest
 
-unit: $(VENV)/dev
+unit: redis $(VENV)/dev
 	$(BIN)/python -m pytest tests/unit tests/contract tests/guards
 
-e2e: $(VENV)/dev
+e2e: redis $(VENV)/dev
 	$(BIN)/python -m pytest tests/e2e
 
 check: $(VENV)/dev

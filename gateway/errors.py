@@ -10,7 +10,7 @@
     │   ├── HeadersTooLarge   431
     │   ├── BodyTooSlow       408
     │   └── Unauthorized      401
-    ├── NoCapacity            503  (NoReplica, Draining): retry later
+    ├── NoCapacity            503  (NoReplica, Draining, StateUnavailable): retry later
     ├── UpstreamFailed        502  (UpstreamTimeout 504): the engine did not answer as it should
     └── OperatorFault         500: our own defect
 
@@ -114,6 +114,10 @@ class NoReplica(NoCapacity):
 
 class Draining(NoCapacity):
     code = "draining"
+
+
+class StateUnavailable(NoCapacity):
+    code = "state_unavailable"
 
 
 class UpstreamFailed(GatewayError):

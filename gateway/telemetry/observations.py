@@ -35,7 +35,10 @@ class Observation(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Usage(msgspec.Struct, array_like=True):
-    """What one caller has used of one version. `estimated` tokens are those that the engine has not counted."""
+    """What one caller has used of one version, on one `day` (UTC) where it is kept.
+
+    `estimated` tokens are those that the engine has not counted.
+    """
 
     caller: str
     model: str
@@ -46,6 +49,8 @@ class Usage(msgspec.Struct, array_like=True):
     tokens_out: int = 0
     estimated_in: int = 0
     estimated_out: int = 0
+    cost: float = 0.0
+    day: str = ""
 
     def count(self, record: RequestRecord) -> None:
         """One request more."""

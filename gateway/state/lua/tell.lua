@@ -1,0 +1,24 @@
+-- Adds counts, once for each id.
+if not redis.call('SET', P .. 'batch:' .. ARGV[1], 1, 'NX', 'EX', 3600) then
+  return
+end
+local requests, firsts, sums, usage = unpack(cjson.decode(ARGV[2]))
+for _, request in ipairs(requests) do
+  local count = redis.call('INCR', P .. 'requests')
+  local bucket = math.floor(count / BUCKET)
+  redis.call('HSET', P .. 'requests:' .. bucket, request[1], request[2])
+  if count % BUCKET == 0 then
+    redis.call('DEL', P .. 'requests:' .. (bucket - BUCKETS - 1), P .. 'feedback:' .. (bucket - BUCKETS - 1))
+  end
+end
+add_firsts(firsts)
+add_sums(sums)
+for _, used in ipairs(usage) do
+  local key = P .. 'usage:' .. used[1]
+  if redis.call('EXISTS', key) == 0 then
+    redis.call('SADD', P .. 'usage-days', used[1])
+  end
+  for _, amount in ipairs(used[3]) do
+    redis.call('HINCRBYFLOAT', key, used[2] .. '|' .. amount[1], amount[2])
+  end
+end
