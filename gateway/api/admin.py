@@ -2,6 +2,7 @@
 
 import hmac
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,22 @@ from pydantic import BaseModel, ConfigDict
 
 from gateway.api.failures import add_error_answers
 from gateway.control.control import Control
+from gateway.control.mirror import StateMirror
+from gateway.control.runner import Runner
 from gateway.errors import BadRequest, Unauthorized
 from gateway.settings import SourceAddress, is_address, parse_address
+from gateway.state import Store
 from gateway.telemetry.metrics import CONTENT_TYPE
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Who answers for what: `control` for what is served, the `store` for what was."""
+
+    control: Control
+    mirror: StateMirror
+    runner: Runner
+    store: Store
 
 
 class LoadRequest(BaseModel):
@@ -32,8 +46,9 @@ class MountRequest(BaseModel):
     path: str
 
 
-def build_admin_app(control: Control, read_metrics: Callable[[], Awaitable[bytes]], key: str | None) -> FastAPI:
+def build_admin_app(desk: Desk, read_metrics: Callable[[], Awaitable[bytes]], key: str | None) -> FastAPI:
     """The admin app; with a `key`, every call needs it as a bearer token. `read_metrics` gives Prometheus' text."""
+    control = desk.control
 
     async def check_key(request: Request) -> None:
         if key is None:
@@ -60,18 +75,18 @@ def build_admin_app(control: Control, read_metrics: Callable[[], Awaitable[bytes
     @app.put("/admin/v1/models/{model:path}/split")
     async def set_split(model: str, weights: dict[str, float]) -> dict[str, Any]:
         """Other shares, in every relay at once. Versions that are not named get none."""
-        return {"split": control.set_split(model, weights)}
+        return {"split": await control.set_split(model, weights)}
 
     @app.post("/admin/v1/models/{model:path}/versions", status_code=202)
     async def load_version(model: str, asked: LoadRequest) -> dict[str, Any]:
         """Load one more version; returns at once. It gets traffic by name only, or all of the one that it replaces."""
         data = asked.model_extra or {}
-        return {"id": control.add_version(model, data, asked.replaces)}
+        return {"id": await control.add_version(model, data, asked.replaces)}
 
     @app.delete("/admin/v1/models/{model:path}/versions/{version}", status_code=202)
     async def unload_version(model: str, version: str) -> dict[str, Any]:
         """Serve a version no longer; its engines end with their last answer."""
-        return {"id": control.remove_version(model, version)}
+        return {"id": await control.remove_version(model, version)}
 
     @app.post("/admin/v1/models/{model:path}/versions/{version}/adapters")
     async def mount_adapter(model: str, version: str, asked: MountRequest) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gateway.api.admin import build_admin_app
+from gateway.app.deciding import Deciding, Seams
 from gateway.app.orders import Orders
 from gateway.app.ports import serve_on
 from gateway.app.running import run_child
@@ -28,6 +29,7 @@ from gateway.processes.messages import (
     Engines,
     Keep,
     NewRoutes,
+    Remember,
     Reports,
     SetAdapter,
     Up,
@@ -36,6 +38,7 @@ from gateway.processes.questions import Questions
 from gateway.processes.reports import render_reports
 from gateway.settings import Settings
 from gateway.sources import Fetcher, open_source
+from gateway.state import Snapshot
 from gateway.tasks import TaskSet
 from gateway.telemetry.drafts import tell_drafts
 from gateway.traffic.routes import Routes
@@ -102,20 +105,28 @@ class ControlProcess:
         def keep(serving: Serving) -> None:
             channel.send(Keep(serving.dump()))
 
+        def remember(snapshot: Snapshot) -> None:
+            channel.send(Remember(snapshot))
+
         async def read_metrics() -> bytes:
             # The main process answers for relays that do not.
             reports = await self._reports.ask(channel.send, Ask)
             return render_reports(reports.relays, tell_drafts(sum_drafts(self._engines.statuses())))
 
-        serving, fetcher = Serving.load(welcome.serving), Fetcher(settings.cache.folder, open_source)
-        self._control = control = Control(serving, self._engines, keep, publish, fetcher, welcome.started)
+        fetcher = Fetcher(settings.cache.folder, open_source)
+        seams = Seams(self._engines, keep, publish, fetcher, remember)
+        serving = Serving.load(welcome.serving)
+        deciding = await Deciding.begin(settings, serving, seams, welcome.name, welcome.started, welcome.state)
+        self._control = deciding.control
+        self._control.note()  # engines may have told something meanwhile
         tasks = TaskSet()
-        admin = await serve_on(sockets, build_admin_app(control, read_metrics, settings.admin.secret), tasks)
+        admin = await serve_on(sockets, build_admin_app(deciding.desk, read_metrics, settings.admin.secret), tasks)
         channel.send(Up())
         tasks.start(_stay_alive(channel), "stay alive")
         await self._orders.stop.wait()
         admin.should_exit = True
         await asyncio.wait([admin.serving], timeout=_ASK_TIMEOUT_S)
+        await deciding.close()
         await tasks.close()
         return 0
 

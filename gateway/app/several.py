@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gateway.app.deciding import make_name
 from gateway.app.engines import Staffing, build_supervisor
 from gateway.app.orders import Orders
 from gateway.app.ports import bind, show_url
@@ -60,6 +61,7 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
         lambda dumped: staffing.keep(Serving.load(dumped)),
         set_adapter,
         lambda model, version: supervisor.wake(model, version),
+        make_name(),
         _dump_all(settings),
         serving.dump(),
         settings.model_dump_json(include={"server", "auth"}).encode(),

@@ -4,12 +4,12 @@ import asyncio
 import logging
 
 from gateway.api.admin import build_admin_app
+from gateway.app.deciding import Deciding, Seams, make_name
 from gateway.app.engines import Staffing, build_supervisor
 from gateway.app.orders import Orders
 from gateway.app.ports import bind, serve_on, show_url
 from gateway.app.public_port import PublicPort, settle_memory
 from gateway.app.running import Gateway, OnUp, runtime_dir
-from gateway.control.control import Control
 from gateway.control.serving import Serving
 from gateway.engines.drafting import sum_drafts
 from gateway.settings import Settings
@@ -36,8 +36,7 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
     if public is None:
         return 1
     fetcher = Fetcher(settings.cache.folder, open_source)
-    supervisor = build_supervisor(settings, fetcher, lambda status: control.note(), public)
-    serving = Serving(settings.models)
+    supervisor = build_supervisor(settings, fetcher, lambda status: deciding.control.note(), public)
 
     async def read_metrics() -> bytes:
         drafts = tell_drafts(sum_drafts(supervisor.statuses()))
@@ -46,10 +45,11 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
     tasks = TaskSet()
     with runtime_dir(settings) as folder:
         staffing = Staffing(supervisor, fetcher, settings, folder)
-        control = Control(serving, supervisor, staffing.keep, board.publish, fetcher)
-        staffing.keep(serving)
+        seams = Seams(supervisor, staffing.keep, board.publish, fetcher)
+        deciding = await Deciding.begin(settings, Serving(settings.models), seams, make_name())
+        staffing.keep(deciding.control.serving)
         await public.serve_on(public_sockets[0], tasks)
-        app = build_admin_app(control, read_metrics, settings.admin.secret)
+        app = build_admin_app(deciding.desk, read_metrics, settings.admin.secret)
         admin = await serve_on(admin_sockets[0], app, tasks)
         gateway = Gateway(supervisor, show_url(public_sockets[0][0]), show_url(admin_sockets[0][0]))
         logger.info("answering on %s, admin on %s", gateway.public_url, gateway.admin_url)
@@ -59,6 +59,7 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
         await orders.stop.wait()
         await public.drain(settings.server.drain_grace_s, orders.hurry)
         admin.should_exit = True
+        await deciding.close()
         await supervisor.close()
         await public.close()
         await asyncio.wait([admin.serving], timeout=_FLUSH_S)

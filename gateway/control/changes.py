@@ -34,8 +34,10 @@ class Stage(BaseModel):
 class ModelChanges(BaseModel):
     """Of one model. A field that is None or empty was not touched: the file's counts.
 
-    `allocation` is how users are spread, parts of the line with their ends. `successors` take the place of another
-    version as soon as they are ready. `rollout` is the one that moves the split now. `stages` are the latest, in order.
+    `mounts` counts how often each of the `adapters`, called `version+name`, was mounted: what lies in the same place
+    may be another one. `allocation` is how users are spread, parts of the line with their ends. `successors` take the
+    place of another version as soon as they are ready. `rollout` is the one that moves the split now. `stages` are the
+    latest, in order.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,6 +48,7 @@ class ModelChanges(BaseModel):
     added: tuple[VersionSettings, ...] = ()
     removed: tuple[str, ...] = ()
     adapters: dict[str, dict[str, str | None]] = {}
+    mounts: dict[str, int] = {}
     successors: dict[str, str] = {}
     allocation: tuple[tuple[int, str], ...] = ()
     rollout: str = ""

@@ -134,8 +134,9 @@ class Serving:
     def set_adapter(self, model: str, version: str, adapter: str, place: str | None) -> "Serving":
         """An adapter of a version lies there; with None it has none of that name. Raises UnknownModel."""
         self.find_version(model, version)
-        known = self.read(model).adapters
-        return _change(self, model, adapters=known | {version: known.get(version, {}) | {adapter: place}})
+        known, name = self.read(model), f"{version}+{adapter}"
+        adapters = known.adapters | {version: known.adapters.get(version, {}) | {adapter: place}}
+        return _change(self, model, adapters=adapters, mounts=known.mounts | {name: known.mounts.get(name, 0) + 1})
 
     def hand_over(self, model: str, version: str) -> "Serving":
         """A successor has become ready: it gets the share of the one that it replaces, which is removed."""

@@ -94,6 +94,11 @@ class Child:
             if not self._settled.done():
                 self._settled.set_result(False)
 
+    @property
+    def is_up(self) -> bool:
+        """True while it answers."""
+        return self._is_up and self._process is not None
+
     def send(self, message: AnyMessage) -> None:
         """Tell it something; nothing happens while there is none."""
         if self._channel is not None:

@@ -7,11 +7,13 @@ that is started anew gets engines and counts.
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
+from gateway.control.mirror import UNKNOWN
 from gateway.processes.messages import (
     AdapterSet,
     AnyMessage,
@@ -21,7 +23,9 @@ from gateway.processes.messages import (
     Hurry,
     Keep,
     NewRoutes,
+    Observations,
     RelayState,
+    Remember,
     Report,
     Reports,
     SetAdapter,
@@ -35,6 +39,7 @@ logger = logging.getLogger(__name__)
 _ASK_TIMEOUT_S = 0.5
 _END_TIMEOUT_S = 10.0
 _LATE_S = 2.0
+_MOST_LATE = 1000  # messages for control: what comes of a quarter of a minute at least
 
 
 class KeptProcess(Protocol):
@@ -42,6 +47,8 @@ class KeptProcess(Protocol):
 
     starts: int
 
+    @property
+    def is_up(self) -> bool: ...
     async def run(self) -> None: ...
     async def came_up(self) -> bool: ...
     def send(self, message: AnyMessage) -> None: ...
@@ -65,6 +72,7 @@ class Hub:
         keep: Callable[[bytes], None],
         set_adapter: Callable[[SetAdapter], Awaitable[str | None]],
         wake: Callable[[str, str], None],
+        name: str,
         control_settings: bytes,
         serving: bytes,
         relay_settings: bytes,
@@ -79,11 +87,14 @@ class Hub:
         started = int(time.time())
         self._relay_settings = relay_settings
         self._routes = Routes()
+        self._state = UNKNOWN
+        self._late: deque[AnyMessage] = deque(maxlen=_MOST_LATE)
         self._reports: list[Report | None] = [None] * len(make_relays)
         self._reported_s: list[float | None] = [None] * len(make_relays)
         self._asked: dict[int, set[int]] = {}
         self._control = make_control(
-            lambda: Welcome(control_settings, self._engines(), self._serving, started), self._hear_control
+            lambda: Welcome(control_settings, self._engines(), self._serving, self._state, name, started),
+            self._hear_control,
         )
         self._relays = [self._make_relay(slot, make) for slot, make in enumerate(make_relays)]
         self._tasks = TaskSet()
@@ -167,6 +178,8 @@ class Hub:
         elif isinstance(message, Keep):
             self._serving = message.serving
             self._keep(message.serving)
+        elif isinstance(message, Remember):
+            self._state = message.state
         elif isinstance(message, SetAdapter):
             self._tasks.start(self._pass_on(message), "set an adapter")
         elif isinstance(message, Ask):
@@ -194,6 +207,14 @@ class Hub:
 
         elif isinstance(message, Demand):
             self._wake(message.model, message.version)
+        elif isinstance(message, Observations):
+            self._pass_to_control(message)
+
+    def _pass_to_control(self, message: AnyMessage) -> None:
+        """Send it, or keep it for as long as control is away."""
+        self._late.append(message)
+        while self._control.is_up and self._late:
+            self._control.send(self._late.popleft())
 
     def _answer(self, number: int) -> None:
         """Tell control what the relays have reported. One that is silent counts with what it said last."""

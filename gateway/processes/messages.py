@@ -6,9 +6,12 @@ and come back without the other's noticing.
 
 import msgspec
 
+from gateway.control.mirror import UNKNOWN
 from gateway.engines.engine import EngineStatus
 from gateway.fleet.replica import Replica
+from gateway.state import Snapshot
 from gateway.telemetry.metrics import RelayCounts
+from gateway.telemetry.observations import Observed
 from gateway.traffic.routes import Routes
 
 
@@ -27,14 +30,16 @@ class Welcome(Message, frozen=True):
     """Main to a new process: what it is to go by. `settings` is what concerns it of the tree, as JSON.
 
     Control gets the `engines` as they are, what is `serving`, as its predecessor wrote it in a `Keep` if there was one,
-    and when all of this was `started`, in seconds since the epoch. A relay gets
-    the `routes` as they stand, and as `counts` what its predecessor had counted: it counts on from there, so that sums
-    over all relays never fall.
+    what that one had read of the `state`, the `name` of this gateway, and when all of this was `started`, in seconds
+    since the epoch. A relay gets the `routes` as they stand, and as `counts` what its predecessor had counted: it
+    counts on from there, so that sums over all relays never fall.
     """
 
     settings: bytes
     engines: Engines = Engines()
     serving: bytes = b""
+    state: Snapshot = UNKNOWN
+    name: str = ""
     started: int = 0
     routes: Routes = Routes()
     counts: RelayCounts = msgspec.field(default_factory=RelayCounts)
@@ -56,6 +61,12 @@ class Keep(Message, frozen=True):
     """Control to main: what is served from now on, so that main keeps its engines."""
 
     serving: bytes
+
+
+class Remember(Message, frozen=True):
+    """Control to main: what it has read of the state, for its successor."""
+
+    state: Snapshot
 
 
 class SetAdapter(Message, frozen=True):
@@ -102,6 +113,12 @@ class Report(Message, frozen=True):
     answers: int = 0
 
 
+class Observations(Message, frozen=True):
+    """A relay to main, and on to control: requests that have ended."""
+
+    observed: Observed
+
+
 class Ask(Message, frozen=True):
     """Control to main, and on to every relay: report now."""
 
@@ -123,7 +140,7 @@ class Reports(Message, frozen=True):
 
 
 _FromMain = Welcome | Engines | AdapterSet | Reports | Hurry
-_FromControl = Up | Alive | Keep | NewRoutes | Ask | SetAdapter
-_FromRelays = Demand | Report
+_FromControl = Up | Alive | Keep | Remember | NewRoutes | Ask | SetAdapter
+_FromRelays = Demand | Report | Observations
 
 AnyMessage = _FromMain | _FromControl | _FromRelays

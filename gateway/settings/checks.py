@@ -7,6 +7,7 @@ finds every problem at once. Looks at folders, changes nothing.
 import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +20,6 @@ from gateway.settings.tree import AdminSettings, normalise_split
 Finding = tuple[Location, str]
 
 NOT_YET: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("state.url", lambda url: _has_scheme(url, "redis", "rediss"), "Redis is not possible yet; use sqlite:///FILE"),
     ("models.*.shadow", bool, "shadow traffic is not possible yet; remove it"),
     (
         "models.*.versions.*.endpoints.*",
@@ -68,8 +68,10 @@ def _check_admin(data: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _check_state(data: Mapping[str, Any]) -> Iterator[Finding]:
     for location, url in _find(data, "state.url"):
-        if isinstance(url, str) and not re.match(r"sqlite:///.|rediss?://.", url):
-            yield location, "should be sqlite:///FILE"
+        if isinstance(url, str) and not re.match(r"sqlite://(/.|$)|rediss?://.", url):
+            yield location, "should be sqlite:///FILE, redis://HOST:PORT/DB, or sqlite:// for memory"
+        elif _has_scheme(url, "redis", "rediss") and find_spec("redis") is None:
+            yield location, "needs the package for Redis: pip install 'nim-gateway[redis]'"
 
 
 def _check_auth(data: Mapping[str, Any]) -> Iterator[Finding]:

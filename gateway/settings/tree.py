@@ -153,11 +153,12 @@ class AdminSettings(Section):
 
 
 class StateSettings(Section):
-    """Where changes made at run time are kept."""
+    """Where what is changed at run time and what is measured is kept."""
 
     url: Text = Field(
         default="sqlite:///var/lib/gateway/state.db",
-        description="`sqlite:///FILE`, an absolute path, or `redis://HOST:PORT/DB`.",
+        description="`sqlite:///FILE`, an absolute path, for gateways of one machine; `redis://HOST:PORT/DB` for those "
+        "of several; `sqlite://` is memory, and so is the default where it cannot be written.",
     )
 
 

@@ -63,7 +63,7 @@ class SqliteStore:
                 return None
             return Snapshot(revision, dict(connection.execute("SELECT name, value FROM documents")))
 
-        return await self._run(read)
+        return await self._run(read, is_read=True)
 
     async def commit(
         self,
@@ -112,7 +112,7 @@ class SqliteStore:
             )
             return [msgspec.structs.replace(_decode_event(event), number=number) for number, event in rows]
 
-        return await self._run(read)
+        return await self._run(read, is_read=True)
 
     async def hold(self, name: str, owner: str, ttl_s: float) -> Lease | None:
         """See `Documents`."""
@@ -157,7 +157,7 @@ class SqliteStore:
 
     async def find_requests(self, ids: Sequence[str]) -> dict[str, Entry]:
         """See `Counts`."""
-        return await self._run(lambda connection: sqlite_counts.find_requests(connection, ids))
+        return await self._run(lambda connection: sqlite_counts.find_requests(connection, ids), is_read=True)
 
     async def give(self, feedback: Sequence[Feedback]) -> list[bool]:
         """See `Counts`."""
@@ -165,11 +165,11 @@ class SqliteStore:
 
     async def read_evidence(self, stage: int) -> Evidence:
         """See `Counts`."""
-        return await self._run(lambda connection: sqlite_counts.read_evidence(connection, stage))
+        return await self._run(lambda connection: sqlite_counts.read_evidence(connection, stage), is_read=True)
 
     async def read_usage(self, since: str) -> list[Usage]:
         """See `Counts`."""
-        return await self._run(lambda connection: sqlite_counts.read_usage(connection, since))
+        return await self._run(lambda connection: sqlite_counts.read_usage(connection, since), is_read=True)
 
     def _is_held(self, connection: sqlite3.Connection, lease: Lease) -> bool:
         row = connection.execute(
@@ -178,21 +178,21 @@ class SqliteStore:
         )
         return row.fetchone() is not None
 
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def _run(self, work: Callable[[sqlite3.Connection], T], *, is_read: bool = False) -> T:
         """Do `work` in one transaction. Raises StateUnavailable where the file cannot be read or written."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work, is_read)
         except sqlite3.Error as error:
             raise StateUnavailable(
                 f"The state in {self._path} cannot be read or written ({error}): make room, or give the right to.",
                 retry_after_s=5,
             ) from error
 
-    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _transact(self, work: Callable[[sqlite3.Connection], T], is_read: bool) -> T:
         connection = self._connection
         if connection is None:
             connection = self._connection = _connect(self._path)
-        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("BEGIN" if is_read else "BEGIN IMMEDIATE")  # who only reads keeps nobody from writing
         try:
             found = work(connection)
         except BaseException:

@@ -13,7 +13,7 @@ TESTED_ELSEWHERE = (
     }
     | {
         f"app/{name}.py"
-        for name in ("control", "engines", "orders", "public_port", "relay", "running", "several", "single")
+        for name in ("control", "deciding", "engines", "orders", "public_port", "relay", "running", "several", "single")
     }
 )
 # The demo's trainer: what it draws and asks is tested, the network by the accuracy it reaches.

@@ -77,7 +77,12 @@ def run_gateway(*flags: str, env: dict[str, str] | None = None) -> Iterator[Runn
     """Start `gateway serve` on free ports; ended, by force if need be, when the block ends."""
     command = [sys.executable, "-m", "gateway", "serve", *flags, "--port", "0", "--admin-port", "0"]
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
+        # No gateway is to find what another one has been told.
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "GATEWAY_STATE_URL": "sqlite://", **(env or {})},
     )
     gateway: RunningGateway | None = None
     try:

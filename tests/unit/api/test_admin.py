@@ -3,7 +3,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.api.admin import build_admin_app
+from gateway.api.admin import Desk, build_admin_app
 from gateway.telemetry.metrics import RelayCounts, render
 
 
@@ -20,7 +20,8 @@ async def read_metrics() -> bytes:
 
 
 def client(key: str | None) -> httpx.AsyncClient:
-    app = build_admin_app(FakeControl(), read_metrics, key)  # type: ignore[arg-type]
+    desk = Desk(FakeControl(), None, None, None)  # type: ignore[arg-type]
+    app = build_admin_app(desk, read_metrics, key)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
 
 

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 
+from gateway.control.mirror import UNKNOWN
 from gateway.engines.engine import EngineState, EngineStatus
 from gateway.fleet.replica import Replica
 from gateway.processes.hub import Hub
@@ -18,20 +19,25 @@ from gateway.processes.messages import (
     Hurry,
     Keep,
     NewRoutes,
+    Observations,
     RelayState,
+    Remember,
     Report,
     Reports,
     SetAdapter,
     Welcome,
 )
+from gateway.state import Snapshot
 from gateway.tasks import TaskSet
 from gateway.telemetry.metrics import RelayCounts
+from gateway.telemetry.observations import Observed, Usage
 from gateway.telemetry.requests import RequestRecord
+from gateway.traffic.allocation import Allocation
 from gateway.traffic.routes import ModelRoute, Routes, VersionRoute
 from gateway.traffic.split import Split
 from tests.support.fake_engines import until
 
-ROUTES = Routes({"m": ModelRoute("m", {}, Split(b"m", ()))})
+ROUTES = Routes({"m": ModelRoute("m", {}, Split(b"m", Allocation()))})
 
 
 def report(requests: int, answers: int = 0, **running: int) -> Report:
@@ -48,6 +54,7 @@ class FakeProcess:
         self, can_start: bool, welcome: Callable[[], Welcome], on_message: Callable[[AnyMessage], None]
     ) -> None:
         self.starts = 1
+        self.is_up = True
         self.welcome = welcome
         self.say = on_message
         self.told: list[AnyMessage] = []
@@ -93,7 +100,7 @@ class Bench:
         self.kept: list[bytes] = []
         self.woken: list[tuple[str, str]] = []
         self.hub = Hub(
-            lambda: self.engines, self.kept.append, self.set_adapter, lambda *version: self.woken.append(version), b"all", b"first", b"server", partial(make, True), makers,
+            lambda: self.engines, self.kept.append, self.set_adapter, lambda *version: self.woken.append(version), "here", b"all", b"first", b"server", partial(make, True), makers,
         )  # fmt: skip
         self.control, *self.relays = self.made
 
@@ -161,7 +168,7 @@ async def test_requests_under_way_are_added_up_over_relays() -> None:
 async def test_what_relays_may_still_send_to_is_known() -> None:
     bench = Bench()
     version = VersionRoute("v1", (Replica("v1-0", "m", "v1", "unix:///e", "m"),))
-    routed = Routes({"m": ModelRoute("m", {"v1": version}, Split(b"m", ()))})
+    routed = Routes({"m": ModelRoute("m", {"v1": version}, Split(b"m", Allocation()))})
     bench.control.say(NewRoutes(routed, 1.0))
     assert (bench.hub.is_routed("unix:///e"), bench.hub.is_routed("unix:///other")) == (True, False)
 
@@ -170,7 +177,9 @@ async def test_control_is_welcomed_with_the_engines_as_they_are() -> None:
     bench = Bench()
     bench.engines = Engines([EngineStatus("m:v1#0", "m", "v1", EngineState.READY, 1.0)])
     before = time.time()
-    assert bench.control.welcome() == Welcome(b"all", bench.engines, b"first", bench.control.welcome().started)
+    assert bench.control.welcome() == Welcome(
+        b"all", bench.engines, b"first", UNKNOWN, "here", bench.control.welcome().started
+    )
     assert before - 60 < bench.control.welcome().started <= before
     bench.hub.tell_engines()
     assert bench.control.told == [bench.engines]
@@ -265,3 +274,34 @@ async def test_a_second_signal_is_passed_on() -> None:
     assert bench.relays[0].told == [Hurry()]
     assert bench.relays[0].stops == 1
     await bench.hub.close()
+
+
+async def test_what_control_has_read_of_the_state_is_for_its_successor() -> None:
+    bench = Bench()
+    bench.control.say(Remember(Snapshot(3, {"a": b"1"})))
+    assert bench.control.welcome().state == Snapshot(3, {"a": b"1"})
+
+
+async def test_what_relays_have_observed_waits_for_control() -> None:
+    bench = Bench()
+    told = [Observations(Observed(usage=[Usage("", "m", f"v{number}")])) for number in range(4)]
+    bench.relays[0].say(told[0])
+    bench.control.is_up = False
+    bench.relays[0].say(told[1])
+    bench.relays[1].say(told[2])
+    assert bench.control.told == told[:1]
+    bench.control.is_up = True
+    bench.relays[0].say(told[3])
+    assert bench.control.told == told
+
+
+async def test_what_waits_for_control_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.processes.hub._MOST_LATE", 2)
+    bench = Bench()
+    bench.control.is_up = False
+    told = [Observations(Observed(usage=[Usage("", "m", f"v{number}")])) for number in range(4)]
+    for message in told[:3]:
+        bench.relays[0].say(message)
+    bench.control.is_up = True
+    bench.relays[0].say(told[3])
+    assert bench.control.told == told[2:], "the latest are kept"

@@ -14,13 +14,17 @@ from gateway.processes.messages import (
     Hurry,
     Keep,
     NewRoutes,
+    Observations,
     RelayState,
+    Remember,
     Report,
     Reports,
     Up,
     Welcome,
 )
+from gateway.state import Snapshot
 from gateway.telemetry.metrics import RelayCounts
+from gateway.telemetry.observations import Observation, Observed, Usage
 from gateway.telemetry.requests import RequestRecord
 from gateway.traffic.allocation import Allocation
 from gateway.traffic.routes import ModelRoute, PixelBounds, Routes, VersionRoute
@@ -42,6 +46,9 @@ VERSION = VersionRoute(
 ROUTES = Routes({"m": ModelRoute("m", {"v1": VERSION}, Split.over("m", Allocation.divide({"v1": 1.0})), ("user",), 5)})
 STATUS = EngineStatus("m:v1#0", "m", "v1", EngineState.FAILED, 1.5, reason="no memory", tail=("a", "b"), pid=7)
 
+STATE = Snapshot(3, {"model/m": b"{}"})
+OBSERVATION = Observation("id1", "m", "v1", 2**47, 2**64 - 1, is_own=True, did_fail=None, ttft_s=0.5)
+
 
 def counts() -> RelayCounts:
     counted = RelayCounts()
@@ -53,7 +60,9 @@ def counts() -> RelayCounts:
     "message",
     [
         Welcome(b"{}"),
-        Welcome(b"{}", Engines([STATUS], [REPLICA]), b"[]", 1700000000, ROUTES, counts()),
+        Welcome(b"{}", Engines([STATUS], [REPLICA]), b"[]", STATE, "here", 1700000000, ROUTES, counts()),
+        Remember(STATE),
+        Observations(Observed([OBSERVATION], [Usage("anna", "m", "v1", 1, 0, 3)])),
         Hurry(),
         Keep(b"[]"),
         Demand("m", "v1"),

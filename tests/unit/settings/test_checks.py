@@ -22,7 +22,6 @@ def test_nothing_is_wrong_with_a_simulated_version() -> None:
 @pytest.mark.parametrize(
     ("data", "key"),
     [
-        ({"state": {"url": "redis://host:6379/0"}}, "state.url"),
         (make(shadow={"version": "v1", "percent": 5}), "models[0].shadow"),
         (make({"name": "v1", "endpoints": ["https://h:1"]}), "models[0].versions[0].endpoints[0]"),
         (make({"name": "v1", "endpoints": ["http://h:1", "dns+http://h:1"]}), "models[0].versions[0].endpoints[1]"),
@@ -134,7 +133,19 @@ def test_an_open_admin_port_needs_a_key(host: str) -> None:
 
 @pytest.mark.parametrize("url", ["sqlite://x", "sqlite:///", "postgres://user:hush@h/db", "state.db"])
 def test_bad_state_urls_are_refused_and_not_repeated(url: str) -> None:
-    assert find({"state": {"url": url}}) == {"state.url": "should be sqlite:///FILE"}
+    said = "should be sqlite:///FILE, redis://HOST:PORT/DB, or sqlite:// for memory"
+    assert find({"state": {"url": url}}) == {"state.url": said}
+
+
+@pytest.mark.parametrize("url", ["sqlite:///var/lib/state.db", "sqlite://", "redis://h:6379/0", "rediss://h:6379/0"])
+def test_states_that_can_be_had(url: str) -> None:
+    assert find({"state": {"url": url}}) == {}
+
+
+def test_redis_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.settings.checks.find_spec", lambda name: None)
+    said = "needs the package for Redis: pip install 'nim-gateway[redis]'"
+    assert find({"state": {"url": "redis://h:6379/0"}}) == {"state.url": said}
 
 
 def test_folders_must_exist(tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""How the versions stand on each gateway of a fleet, as the gateways tell each other through the state store. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from gateway.control.serving import Serving
+from gateway.control.snapshots import group
+from gateway.engines.engine import EngineState, EngineStatus
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What one gateway says of the versions that it serves, as `model:version`.
+
+    `ready` are those all of whose engines are ready, `failed` those that cannot be served.
+    """
+
+    served: list[str] = []
+    ready: list[str] = []
+    failed: list[str] = []
+
+
+def read_standing(serving: Serving, statuses: Sequence[EngineStatus]) -> Standing:
+    """How the versions stand here."""
+    served, ready, failed, engines = [], [], [], group(statuses)
+    for model in serving.models:
+        for version in model.versions:
+            name, wanted = f"{model.name}:{version.name}", len(version.endpoints) or version.replicas
+            own = engines.get((model.name, version.name), [])
+            # There may be more than were asked for: one is to take another's place, and may fail beside it.
+            lost = sum(one.state is EngineState.FAILED and one.next_try_at is None for one in own)
+            served.append(name)
+            if sum(one.state is EngineState.READY for one in own) >= wanted:
+                ready.append(name)
+            elif lost and len(own) - lost < wanted:
+                failed.append(name)
+    return Standing(served, ready, failed)
+
+
+def is_ready(standings: Iterable[Standing], name: str) -> bool:
+    """True if a version is ready on every gateway that serves it, and on one at least."""
+    served = [one for one in standings if name in one.served]
+    return bool(served) and all(name in one.ready for one in served)
+
+
+def is_failed(standings: Iterable[Standing], name: str) -> bool:
+    """True if one of the gateways cannot serve a version."""
+    return any(name in one.failed for one in standings)
+
+
+def decode(told: Mapping[str, bytes]) -> dict[str, Standing]:
+    """What gateways say of themselves, by their names; one of another release that cannot be read says nothing."""
+    found = {}
+    for gateway, data in told.items():
+        try:
+            found[gateway] = msgspec.json.decode(data, type=Standing)
+        except msgspec.DecodeError:
+            continue
+    return found
