@@ -9,7 +9,8 @@
     │   ├── Conflict          409
     │   ├── HeadersTooLarge   431
     │   ├── BodyTooSlow       408
-    │   └── Unauthorized      401
+    │   ├── Unauthorized      401
+    │   └── Forbidden         403
     ├── NoCapacity            503  (NoReplica, Draining, StateUnavailable): retry later
     ├── UpstreamFailed        502  (UpstreamTimeout 504): the engine did not answer as it should
     └── OperatorFault         500: our own defect
@@ -99,6 +100,12 @@ class Unauthorized(BadRequest):
     status = 401
     type = "authentication_error"
     code = "invalid_api_key"
+
+
+class Forbidden(BadRequest):
+    status = 403
+    type = "permission_error"
+    code = "not_allowed"
 
 
 class NoCapacity(GatewayError):

@@ -10,11 +10,13 @@ from gateway.proxy.call import RequestHead
 from gateway.proxy.endpoints import ENDPOINTS, Endpoint
 from gateway.proxy.head_memo import HeadMemo
 from gateway.proxy.headers import TRACE_HEADERS, lines_for_engine, write_lines
+from gateway.traffic.routes import Caller
 
 _ENDPOINTS = {path.encode(): endpoint for path, endpoint in ENDPOINTS.items()}
 MAX_HEAD_BYTES = 64 * 1024
 _MAX_HEADERS = 200
 _VARYING = (b"x-request-id", *TRACE_HEADERS)
+_ANYBODY = Caller("")
 _NO_TRACE = [None] * len(TRACE_HEADERS)
 
 
@@ -43,6 +45,10 @@ class HeadReader:
     def __init__(self, keys: KeyRing | None, max_body_bytes: int) -> None:
         self.max_body_bytes = max_body_bytes
         self._keys = keys
+        self._known = HeadMemo[RequestHead](*_VARYING)
+
+    def forget(self) -> None:
+        """The keys have changed: what heads came to counts no more."""
         self._known = HeadMemo[RequestHead](*_VARYING)
 
     def recall(self, data: bytes) -> tuple[RequestHead, bytes | None, bytes, bytes] | None:
@@ -74,13 +80,15 @@ class HeadReader:
         if method != b"POST":
             raise MethodNotAllowed(f"{endpoint.path} takes POST, not {method.decode()}.")
         by_name = dict(reversed(headers))  # of a header sent twice the first counts
-        caller = self._keys.check(by_name) if self._keys is not None else None
+        caller = self._keys.check(by_name) if self._keys is not None else _ANYBODY
         _check_kind(by_name)
         if int(by_name.pop(b"content-length", b"0")) > self.max_body_bytes:
             raise too_large(self.max_body_bytes)
         for name in _VARYING:
             by_name.pop(name, None)
-        head = RequestHead(endpoint, by_name, lines_for_engine(headers), is_chunked, is_lasting, caller)
+        head = RequestHead(
+            endpoint, by_name, lines_for_engine(headers), is_chunked, is_lasting, caller.name or None, caller.may_pin
+        )
         if data and len(headers) <= _MAX_HEADERS - len(_VARYING):  # what varies may come on top of a known head
             self._known.remember(data, headers, head)
         return head

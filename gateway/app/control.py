@@ -14,7 +14,6 @@ from gateway.app.deciding import Deciding, Seams
 from gateway.app.orders import Orders
 from gateway.app.ports import serve_on
 from gateway.app.running import run_child
-from gateway.control.control import Control
 from gateway.control.serving import Serving
 from gateway.engines.drafting import sum_drafts
 from gateway.engines.engine import EngineStatus, MountRefused
@@ -29,6 +28,7 @@ from gateway.processes.messages import (
     Engines,
     Keep,
     NewRoutes,
+    Reload,
     Remember,
     Reports,
     SetAdapter,
@@ -87,7 +87,7 @@ class ControlProcess:
     def __init__(self) -> None:
         self._orders = Orders(has_parent=True)
         self._engines = EnginesElsewhere()
-        self._control: Control | None = None
+        self._deciding: Deciding | None = None
         self._reports = Questions[Reports](_ASK_TIMEOUT_S)
 
     async def run(self, channel_fd: int, sockets: list[socket.socket]) -> int:
@@ -116,9 +116,10 @@ class ControlProcess:
         fetcher = Fetcher(settings.cache.folder, open_source)
         seams = Seams(self._engines, keep, publish, fetcher, remember)
         serving = Serving.load(welcome.serving)
-        deciding = await Deciding.begin(settings, serving, seams, welcome.name, welcome.started, welcome.state)
-        self._control = deciding.control
-        self._control.note()  # engines may have told something meanwhile
+        self._deciding = deciding = await Deciding.begin(
+            settings, serving, seams, welcome.name, welcome.started, welcome.state
+        )
+        deciding.control.note()  # engines may have told something meanwhile
         tasks = TaskSet()
         admin = await serve_on(sockets, build_admin_app(deciding.desk, read_metrics, settings.admin.secret), tasks)
         channel.send(Up())
@@ -133,8 +134,10 @@ class ControlProcess:
     def _take(self, message: AnyMessage) -> None:
         if isinstance(message, Engines):
             self._engines.told = message
-            if self._control is not None:
-                self._control.note()
+            if self._deciding is not None:
+                self._deciding.control.note()
+        elif isinstance(message, Reload) and self._deciding is not None:
+            self._deciding.reload_soon()
         elif isinstance(message, AdapterSet):
             self._engines.mounting.take(message.number, message)
         elif isinstance(message, Reports):

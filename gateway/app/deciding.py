@@ -2,19 +2,23 @@
 
 import asyncio
 import logging
+import os
 import socket
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.api.admin import Desk
 from gateway.control.control import AdapterFetcher, Control, Engines
+from gateway.control.keys import Keys
 from gateway.control.mirror import UNKNOWN, StateMirror
+from gateway.control.reloading import find_ignored
 from gateway.control.runner import Runner
 from gateway.control.serving import Serving
-from gateway.errors import StateUnavailable
-from gateway.settings import Settings
-from gateway.state import Snapshot, open_store
+from gateway.errors import BadRequest, Conflict, GatewayError
+from gateway.settings import Settings, SettingsError, load
+from gateway.state import Snapshot, Store, open_store
 from gateway.tasks import TaskSet
 from gateway.traffic.routes import Routes
 
@@ -43,8 +47,9 @@ class Seams:
 class Deciding:
     """Everything that decides, from `begin` to `close`."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, settings: Settings, control: Control, keys: Keys, runner: Runner, store: Store) -> None:
+        self.desk = Desk(control, keys, runner, store, self.reload)
+        self._settings = settings
         self._tasks = TaskSet()
 
     @property
@@ -66,13 +71,14 @@ class Deciding:
         store = open_store(settings.state.url)
         mirror = StateMirror(store, known, seams.remember)
         await _await_state(mirror)
-        control = Control(serving, seams.engines, seams.keep, seams.publish, seams.fetcher, mirror, started)
+        keys = Keys(settings.auth.keys, mirror)
+        control = Control(serving, seams.engines, seams.keep, seams.publish, seams.fetcher, mirror, keys, started)
         runner = Runner(store, name, control.read_standing, [control.hand_over])
         control.on_standing = runner.wake
-        self = cls(Desk(control, mirror, runner, store))
+        self = cls(settings, control, keys, runner, store)
         self._tasks.start(mirror.run(), "look at the state")
         self._tasks.start(runner.run(), "do what one gateway does for all")
-        self._tasks.start(self._settle(), "remember who has which version")
+        self._tasks.start(control.settle(), "remember who has which version")
         return self
 
     async def close(self) -> None:
@@ -82,12 +88,39 @@ class Deciding:
         await self.desk.runner.close()
         await self.desk.store.close()
 
-    async def _settle(self) -> None:
-        while True:
-            try:
-                return await self.control.settle()
-            except StateUnavailable:
-                await asyncio.sleep(_LOOK_EVERY_S)
+    def reload_soon(self) -> None:
+        """As `reload`, for a signal: what comes of it is told in the log."""
+        self._tasks.start(self._reload_and_tell(), "read the settings file again")
+
+    async def _reload_and_tell(self) -> None:
+        try:
+            told = await self.reload(is_reset=False)
+        except GatewayError as error:
+            logger.error("%s Nothing has changed.", error.message)  # noqa: TRY400 - a sentence is enough
+        else:
+            logger.info("the settings file was read again: %s", told)
+
+    async def reload(self, *, is_reset: bool) -> dict[str, Any]:
+        """Serve what the settings file says by now; returns what comes of it, in words for people.
+
+        Raises BadRequest for a file that cannot be used, Conflict and StateUnavailable; then nothing has changed.
+        """
+        known = self._settings
+        if known.path is None:
+            raise Conflict("This gateway was started without a settings file: there is nothing to read again.")
+        environ = {**os.environ, known.admin.key_env: known.admin.secret or ""}
+        try:
+            settings = await asyncio.to_thread(load, known.path, known.flags, environ)
+        except SettingsError as error:
+            raise BadRequest(f"The settings file cannot be used: {error}.") from error
+        reloading = await self.control.reload(settings.models, is_reset=is_reset)
+        self.desk.keys.renew(settings.auth.keys)
+        self.control.note()
+        return {
+            "loading": sorted(reloading.awaited),
+            "needs_restart": find_ignored(known, settings),
+            "changed_at_run_time": self.control.serving.list_touched(),
+        }
 
 
 async def _await_state(mirror: StateMirror) -> None:

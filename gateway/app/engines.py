@@ -18,7 +18,7 @@ from gateway.engines.remote import RemoteProbe, RemoteSpec
 from gateway.engines.supervisor import Supervisor
 from gateway.engines.tools import EngineProbe, KeeperTiming, KeeperTools, Traffic
 from gateway.fleet.replica import VersionKey
-from gateway.settings import Settings, SourceAddress
+from gateway.settings import Settings, SourceAddress, VersionSettings
 from gateway.sources import Fetcher, Told
 
 
@@ -58,21 +58,29 @@ class Staffing:
         self._planner = Planner(
             folder, Machine.here(), is_cpu=not has_cuda(), drain_grace_s=settings.server.drain_grace_s
         )
-        self._kept: set[VersionKey] = set()
+        self._kept: dict[VersionKey, VersionSettings] = {}
 
     def keep(self, serving: Serving) -> None:
-        """Start the engines of versions that are new, retire those of versions that are gone; returns at once."""
-        wanted, kept = serving.list_versions(), self._kept
-        self._kept = wanted
-        for model, version in kept - wanted:
-            self._supervisor.retire(model, version)
-            self._fetcher.forget(f"{model}:{version}")
+        """Start the engines of versions that are new, retire those of versions that are gone; returns at once.
+
+        Of a version that has other engines by now, those that it had before go on.
+        """
+        wanted = {(model.name, version.name): version for model in serving.models for version in model.versions}
+        kept, self._kept = self._kept, wanted
+        for gone in kept.keys() - wanted.keys():
+            self._supervisor.retire(*gone)
+            self._fetcher.forget(":".join(gone))
+        for model in serving.models:
+            for version in model.versions:
+                before = kept.get((model.name, version.name), version)
+                if (before.replicas, before.endpoints) != (version.replicas, version.endpoints):
+                    self._supervisor.scale(model.name, version.name, self._planner.plan(model, version))
         new = [
             model.model_copy(update={"versions": tuple(v for v in model.versions if (model.name, v.name) not in kept)})
             for model in serving.models
         ]
         self._supervisor.start(self._planner.plan_all(new))
-        for successor in serving.successors.keys() - kept:  # the other one goes only when it is up
+        for successor in serving.successors.keys() - kept.keys():  # the other one goes only when it is up
             self._supervisor.insist(*successor)
 
 

@@ -8,6 +8,7 @@ import logging
 import socket
 
 from gateway.api.auth import KeyRing
+from gateway.api.heads import HeadReader
 from gateway.api.lane import Lane, LaneProtocol
 from gateway.api.openai import build_public_app
 from gateway.app.ports import Server, serve_on
@@ -19,7 +20,7 @@ from gateway.tasks import TaskSet
 from gateway.telemetry.ledger import RequestLedger
 from gateway.telemetry.metrics import RelayCounts
 from gateway.telemetry.request_log import RequestLog
-from gateway.traffic.routes import RouteBoard
+from gateway.traffic.routes import RouteBoard, Routes
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +61,10 @@ class PublicPort:
             first_byte_timeout_s=server.first_byte_timeout_s, idle_timeout_s=server.idle_timeout_s
         )
         self.forwarder = Forwarder(board, self._upstream, WaitingRoom(demand, server.first_byte_timeout_s))
-        keys = _build_key_ring(settings)
+        keys = KeyRing(board.routes.callers) if settings.auth.required else None
         lane = Lane(self.forwarder, self._ledger, keys, max_body_bytes=server.max_body_bytes)
+        if keys is not None:
+            board.listeners.append(functools.partial(_renew_keys, keys, lane.heads))
         self._app = build_public_app(board, keys)
         self._protocol = functools.partial(LaneProtocol, lane)
         self._server: Server | None = None
@@ -135,7 +138,7 @@ def _keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, _MOST_KEPT_BYTES)
 
 
-def _build_key_ring(settings: Settings) -> KeyRing | None:
-    if not settings.auth.required:
-        return None
-    return KeyRing({bytes.fromhex(key.sha256): key.name for key in settings.auth.keys})
+def _renew_keys(keys: KeyRing, heads: HeadReader, routes: Routes) -> None:
+    """Let those in who may call by now."""
+    if keys.replace(routes.callers):
+        heads.forget()

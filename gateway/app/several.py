@@ -70,6 +70,7 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
     )
     fetcher = Fetcher(settings.cache.folder, open_source)
     supervisor = build_supervisor(settings, fetcher, lambda status: hub.tell_engines(), hub)
+    orders.on_reload = hub.reload
     tasks = TaskSet()
     with runtime_dir(settings) as folder:
         staffing = Staffing(supervisor, fetcher, settings, folder)

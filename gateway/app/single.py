@@ -48,6 +48,7 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
         seams = Seams(supervisor, staffing.keep, board.publish, fetcher)
         deciding = await Deciding.begin(settings, Serving(settings.models), seams, make_name())
         staffing.keep(deciding.control.serving)
+        orders.on_reload = deciding.reload_soon
         await public.serve_on(public_sockets[0], tasks)
         app = build_admin_app(deciding.desk, read_metrics, settings.admin.secret)
         admin = await serve_on(admin_sockets[0], app, tasks)

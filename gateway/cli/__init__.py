@@ -14,6 +14,11 @@ _COMMANDS = {
     "split": "show or change how a model's traffic is shared among its versions",
     "load": "load one more version of a model while the gateway serves",
     "unload": "serve a version no longer; its engines end with their last answer",
+    "events": "show what was changed and decided, newest first",
+    "explain": "say which version and replica a request would get, and why",
+    "keys": "list, make and remove the keys that clients may show",
+    "usage": "show what each caller has used of each version, by day",
+    "reload": "have the gateway read its settings file again",
     "models": "show models, versions and the state of their engines",
 }
 

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
@@ -21,9 +21,11 @@ class AdminPort:
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
 
-    def ask(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+    def ask(
+        self, method: str, path: str, body: object = None, query: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """The answer to one call, below `/admin/v1`. Raises AdminFailed, in the port's own words."""
-        answer = self._client.request(method, f"/admin/v1/{path}", json=body)
+        answer = self._client.request(method, f"/admin/v1/{path}", json=body, params=query)
         if answer.status_code == 401:
             raise AdminFailed(f"the admin port needs its key: set {AdminSettings().key_env}")
         if answer.status_code >= 300:

@@ -14,6 +14,7 @@ from gateway.traffic.allocation import Allocation
 
 _STAGES_KEPT = 20
 _STAGE_BYTES = 6  # a number that JSON readers everywhere take for what it is
+_NO_MATTER = {"replicas", "sleep_after_s", "routing", "smoke", "endpoints", "env", "price"}  # to answers
 
 
 class Stage(BaseModel):
@@ -114,7 +115,7 @@ class ModelChanges(BaseModel):
 
 def _identify(version: VersionSettings) -> str:
     """What makes answers of a version what they are; how many engines give them does not."""
-    return version.model_dump_json(exclude={"replicas", "sleep_after_s", "routing", "smoke", "endpoints", "env"})
+    return version.model_dump_json(exclude=_NO_MATTER)
 
 
 def _restrict(split: Mapping[str, float] | None, names: list[str]) -> dict[str, float] | None:

@@ -8,18 +8,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from gateway.control.changes import ModelChanges
-from gateway.control.describing import describe, tell
+from gateway.control.describing import describe, list_stand_ins, tell
+from gateway.control.keys import Keys
 from gateway.control.mirror import Decision, StateMirror
+from gateway.control.reloading import Reloading, find_conflicts, plan
 from gateway.control.serving import Serving
 from gateway.control.snapshots import build_routes
 from gateway.control.standing import Standing, is_failed, is_ready, read_standing
 from gateway.engines.engine import EngineStatus, MountRefused, write_public_id
-from gateway.errors import BadRequest, Conflict, NoCapacity
+from gateway.errors import BadRequest, Conflict, NoCapacity, StateUnavailable
 from gateway.fleet.replica import Replica, VersionKey
-from gateway.settings import PartName, SettingsError, SourceAddress, for_version, is_address, parse_address
+from gateway.settings import (
+    ModelSettings,
+    SettingsError,
+    SourceAddress,
+    find_name_fault,
+    for_version,
+    is_address,
+    parse_address,
+)
 from gateway.sources import Fetched, SourceFailed, Told
 from gateway.state import Event, Lease, Snapshot
 from gateway.tasks import TaskSet
@@ -29,11 +39,10 @@ logger = logging.getLogger(__name__)
 
 _PREFIX = "model/"
 _MOUNT_AGAIN_S = 5.0
+_SETTLE_AGAIN_S = 0.25
 
 Mount = tuple[str | None, int]
 """Where an adapter lies, None if it was taken away, and the how manyeth time it was said."""
-
-_adapter_name = TypeAdapter[str](PartName)
 
 
 class Engines(Protocol):
@@ -55,8 +64,8 @@ class Control:
 
     `keep` is told what engines there are to be from now on, whenever that changes; those of `serving` it knows of.
     What is changed goes through the `mirror`, and counts from when the store has it. `fetcher` gets adapters of other
-    machines. `started` is when the gateway was, in seconds since the epoch, where that is not now. `on_standing` is
-    called when versions have become ready, or ready no more.
+    machines, `keys` let clients in. `started` is when the gateway was, in seconds since the epoch, where that is not
+    now. `on_standing` is called when versions have become ready, or ready no more.
     """
 
     def __init__(
@@ -67,6 +76,7 @@ class Control:
         publish: Callable[[Routes], None],
         fetcher: AdapterFetcher,
         mirror: StateMirror,
+        keys: Keys,
         started: int | None = None,
     ) -> None:
         self.serving = serving
@@ -76,20 +86,22 @@ class Control:
         self._publish = publish
         self._fetcher = fetcher
         self._mirror = mirror
+        self._keys = keys
         self._tasks = TaskSet()
         self._parsed: dict[str, tuple[bytes, ModelChanges]] = {}
         self._routes: Routes | None = None
         self._standing: Standing | None = None
+        self._reloading: Reloading | None = None
         self._created = int(time.time()) if started is None else started
         # Engines may be older than control: what they are by now is no news.
-        self._told = {status.name: (status.state, status.phase) for status in engines.statuses()}
+        self._told = {one.name: (one.state, one.phase, one.note) for one in engines.statuses()}
         if mirror.is_known:
             self.serving = self._read(mirror.snapshot.documents)
             if self.serving.changes != serving.changes:
                 keep(self.serving)
         # Engines are started with the adapters that are wanted by then.
         self._adapters = _list_adapters(self.serving)
-        mirror.on_change = self._take
+        mirror.listeners.append(self._take)
         self.note()
 
     async def close(self) -> None:
@@ -105,19 +117,28 @@ class Control:
         """Take notice of how the engines are: tell people what has changed, and publish what relays should know."""
         statuses = self._engines.statuses()
         for status in statuses:
-            told = (status.state, status.phase)
-            if self._told.get(status.name) != told:
-                self._told[status.name] = told
-                if line := tell(status):
-                    logger.info("%s", line)
-        routes = build_routes(self.serving, statuses, self._engines.replicas(), self._created)
+            self._tell(status)
+        replicas, callers = self._engines.replicas(), self._keys.callers()
+        routes = build_routes(self.serving, statuses, replicas, callers, self._created)
         if routes != self._routes:  # most of what an engine says while it loads is nothing to relays
+            for event in list_stand_ins(self.routes, routes):
+                self._mirror.note(event)
             self._routes = routes
             self._publish(routes)
         standing = self.read_standing()
         if standing != self._standing:
             self._standing = standing
             self.on_standing()
+            self._go_on_reloading()
+
+    def _tell(self, status: EngineStatus) -> None:
+        """Tell people what is new of an engine."""
+        known = self._told.get(status.name)
+        self._told[status.name] = told = (status.state, status.phase, status.note)
+        if (known is None or known[:2] != told[:2]) and (line := tell(status)):
+            logger.info("%s", line)
+        if status.note is not None and (known is None or known[2] != status.note):
+            self._mirror.note(Event("engine", f"{status.name}: {status.note}", status.model))
 
     def read_standing(self) -> Standing:
         """How the versions stand here."""
@@ -133,8 +154,52 @@ class Control:
         return dict(self.serving.find_model(model).split)
 
     async def settle(self) -> None:
-        """Have the store remember who has which version, as it is now. Raises StateUnavailable."""
-        await self.change(lambda serving: serving)
+        """Have the store remember who has which version, as it is now, as soon as it can be asked."""
+        while True:
+            try:
+                return await self.change(lambda serving: serving)
+            except StateUnavailable:
+                await asyncio.sleep(_SETTLE_AGAIN_S)
+
+    async def reload(self, models: tuple[ModelSettings, ...], *, is_reset: bool = False) -> Reloading:
+        """Serve what the file says by now, versions that it adds as soon as they are ready; returns how.
+
+        What was changed at run time wins over the file unless this `is_reset`, which needs the state. Raises BadRequest
+        for what cannot change while it is served, Conflict, and StateUnavailable; then nothing has changed.
+        """
+        before = self.serving.file if self._reloading is None else self._reloading.before
+        if conflicts := list(find_conflicts(before, models)):
+            raise BadRequest(f"The file cannot be used now: {'; '.join(conflicts)}.")
+        if is_reset:
+            await self.change(lambda serving: serving.forget([model.name for model in models]))
+        self._reloading = reloading = plan(before, models, self.serving)
+        self._serve_file(reloading.blended)
+        self._go_on_reloading()
+        self._tasks.start(self.settle(), "remember who has which version")
+        return reloading
+
+    def _go_on_reloading(self) -> None:
+        """Serve the new file alone when what it adds is ready; give it up when that cannot be."""
+        reloading = self._reloading
+        if reloading is None:
+            return
+        standing = self.read_standing()
+        if reloading.is_ready(standing):
+            self._reloading = None
+            self._serve_file(reloading.after)
+            self._mirror.note(Event("reloaded", "the settings file was read again"))
+            logger.info("the settings file is served as it stands now")
+        elif failed := reloading.find_failed(standing):
+            self._reloading = None
+            self._serve_file(reloading.before)
+            text = f"the settings file is not served: {', '.join(failed)} cannot be"
+            self._mirror.note(Event("reload_failed", text))
+            logger.error("%s", text)
+
+    def _serve_file(self, models: tuple[ModelSettings, ...]) -> None:
+        self.serving = Serving(models, self.serving.changes)
+        self._keep(self.serving)
+        self.note()
 
     async def set_split(self, model: str, weights: Mapping[str, float]) -> dict[str, float]:
         """Change the shares of a model's versions, for all relays at once; returns them as fractions.
@@ -186,12 +251,8 @@ class Control:
         NoCapacity where the adapter cannot be fetched for now, StateUnavailable; then nothing has changed.
         """
         self.serving.find_version(model, version)
-        try:
-            _adapter_name.validate_python(adapter)
-        except ValidationError as error:
-            raise BadRequest(
-                f"The name of an adapter {str(error.errors()[0]['msg']).removeprefix('Value error, ')}.", param="name"
-            ) from error
+        if fault := find_name_fault(adapter):
+            raise BadRequest(f"The name of an adapter {fault}.", param="name")
         self._mirror.require()
         public_id = write_public_id(model, version, adapter)
         folder = await self._fetch(public_id, place) if isinstance(place, SourceAddress) else place
@@ -264,6 +325,7 @@ class Control:
         """The store has something else: serve that."""
         serving = self._read(snapshot.documents)
         if serving.changes == self.serving.changes:
+            self.note()  # of keys, perhaps
             return
         self.serving = serving
         self._keep(serving)

@@ -1,7 +1,7 @@
 """What people are shown of models, versions and engines. Pure."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,6 +11,8 @@ from gateway.control.snapshots import find_adapters, group
 from gateway.engines.engine import EngineState, EngineStatus
 from gateway.fleet.replica import VersionKey
 from gateway.settings import ModelSettings, VersionSettings
+from gateway.state import Event
+from gateway.traffic.routes import Routes
 
 
 def describe(
@@ -64,6 +66,22 @@ def _describe_engine(status: EngineStatus) -> dict[str, Any]:
         "drafts": None if status.drafts is None else status.drafts.to_dict(),
         "seconds_in_state": round(time.time() - status.since, 1),
     }
+
+
+def list_stand_ins(before: Routes, after: Routes) -> Iterator[Event]:
+    """What is to be known of versions whose users others have taken over, or given back, since an earlier snapshot."""
+    for name, model in after.models.items():
+        known = before.models.get(name)
+        if known is None:
+            continue
+        for version in sorted(model.split.out - known.split.out):
+            if version in known.versions and known.versions[version].replicas:
+                text = f"{name}:{version} has no ready engine: others stand in for it"
+                yield Event("version_out", text, name, details={"version": version})
+        for version in sorted(known.split.out - model.split.out):
+            if version in model.versions and model.versions[version].replicas:
+                text = f"{name}:{version} is ready, and has its users"
+                yield Event("version_back", text, name, details={"version": version})
 
 
 def tell(status: EngineStatus) -> str:

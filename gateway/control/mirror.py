@@ -38,7 +38,7 @@ class Decision(Generic[T]):
 
 
 class StateMirror:
-    """The documents of a store. `on_change` is called, on the event loop, with each later snapshot.
+    """The documents of a store. `listeners` are called, on the event loop, with each later snapshot.
 
     `snapshot` is what somebody else has read before, and `remember` is told of what is read from then on.
     """
@@ -49,7 +49,7 @@ class StateMirror:
         snapshot: Snapshot = UNKNOWN,
         remember: Callable[[Snapshot], None] = lambda snapshot: None,
     ) -> None:
-        self.on_change: Callable[[Snapshot], None] = lambda snapshot: None
+        self.listeners: list[Callable[[Snapshot], None]] = []
         self.snapshot = snapshot
         self.is_away = True
         self._is_told = False
@@ -148,8 +148,8 @@ class StateMirror:
         self.snapshot = snapshot
         if is_later:
             self._remember(snapshot)
-        if is_new:
-            self.on_change(snapshot)
+        for listener in self.listeners if is_new else ():
+            listener(snapshot)
 
 
 def _date(events: Sequence[Event]) -> list[Event]:

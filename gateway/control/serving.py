@@ -3,7 +3,7 @@
 Pure: every act gives a new value, or raises what is wrong with it in words for the person who asked.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -96,6 +96,7 @@ class Serving:
         known = self.read(model)
         successors = dict(known.successors)
         if replaces is not None:
+            self._require_free(model)
             self.find_version(model, replaces)
             for rival, gone in successors.items():
                 if gone == replaces:
@@ -112,6 +113,7 @@ class Serving:
     def remove(self, model: str, version: str) -> "Serving":
         """One version less. Raises UnknownModel, and Conflict for one that traffic still goes to."""
         self.find_version(model, version)
+        self._require_free(model)
         share = self.find_model(model).split.get(version, 0.0)
         if share:
             raise Conflict(
@@ -121,8 +123,9 @@ class Serving:
         return _without(self, model, version)
 
     def set_split(self, model: str, weights: Mapping[str, float]) -> "Serving":
-        """Other shares of the traffic. Raises UnknownModel and BadRequest."""
+        """Other shares of the traffic. Raises UnknownModel, BadRequest, and Conflict while a rollout moves them."""
         old = self.find_model(model)
+        self._require_free(model)
         if not weights:
             raise BadRequest(f"Name the versions of {model} that are to get traffic, with their weights.")
         try:
@@ -130,6 +133,32 @@ class Serving:
         except ValueError as error:
             raise BadRequest(f"The split of {model}: {error}.") from error
         return _change(self, model, split=split)
+
+    def list_touched(self) -> list[str]:
+        """What was changed at run time and therefore counts whatever the file says, in words for people."""
+        found = []
+        for model in self.models:
+            known = self.read(model.name)
+            touched = {
+                "split": known.split is not None,
+                "shadow": known.is_shadow_touched,
+                "adapters": bool(known.adapters),
+                **{f"version {version.name}, loaded": True for version in known.added},
+                **{f"version {name}, unloaded": True for name in known.removed},
+            }
+            found += [f"{model.name}: {what}" for what, is_touched in touched.items() if is_touched]
+        return found
+
+    def forget(self, models: Sequence[str]) -> "Serving":
+        """Of these models what the file says alone. Raises Conflict while a rollout moves one of them."""
+        for model in models:
+            self._require_free(model)
+        return self.remember({model: self.read(model).forget() for model in models})
+
+    def _require_free(self, model: str) -> None:
+        """Raises Conflict while a rollout has the say over a model's split."""
+        if rollout := self.read(model).rollout:
+            raise Conflict(f"The rollout {rollout} moves the traffic of {model}: abort it first (`gateway rollout`).")
 
     def set_adapter(self, model: str, version: str, adapter: str, place: str | None) -> "Serving":
         """An adapter of a version lies there; with None it has none of that name. Raises UnknownModel."""

@@ -9,7 +9,7 @@ from gateway.control.serving import Serving
 from gateway.engines.engine import EngineState, EngineStatus, find_public_id, write_public_id
 from gateway.fleet.replica import Replica, VersionKey
 from gateway.settings import ModelSettings, VersionSettings
-from gateway.traffic.routes import ModelRoute, Routes, VersionRoute
+from gateway.traffic.routes import Caller, ModelRoute, Routes, VersionRoute
 from gateway.traffic.split import Split
 
 _WAKEABLE = (EngineState.ASLEEP, EngineState.STARTING, EngineState.WARMING, EngineState.DRAINING)
@@ -17,14 +17,19 @@ _WAKEABLE = (EngineState.ASLEEP, EngineState.STARTING, EngineState.WARMING, Engi
 
 
 def build_routes(
-    serving: Serving, statuses: Sequence[EngineStatus], replicas: Sequence[Replica], created: int
+    serving: Serving,
+    statuses: Sequence[EngineStatus],
+    replicas: Sequence[Replica],
+    callers: Mapping[str, Caller],
+    created: int,
 ) -> Routes:
     """The snapshot. `created` is shown to clients as the time of every model, in seconds since the epoch."""
     ready: dict[VersionKey, list[Replica]] = {}
     for replica in replicas:
         ready.setdefault((replica.model, replica.version), []).append(replica)
     engines = group(statuses)
-    return Routes({model.name: _route(serving, model, ready, engines, created) for model in serving.models})
+    models = {model.name: _route(serving, model, ready, engines, created) for model in serving.models}
+    return Routes(models, callers)
 
 
 def _route(

@@ -12,7 +12,7 @@ from gateway.engines.engine import EngineState, EngineStatus
 class Standing(msgspec.Struct, frozen=True):
     """What one gateway says of the versions that it serves, as `model:version`.
 
-    `ready` are those all of whose engines are ready, `failed` those that cannot be served.
+    `ready` are those all of whose engines are ready or sleep until somebody asks, `failed` those that cannot be served.
     """
 
     served: list[str] = []
@@ -30,7 +30,7 @@ def read_standing(serving: Serving, statuses: Sequence[EngineStatus]) -> Standin
             # There may be more than were asked for: one is to take another's place, and may fail beside it.
             lost = sum(one.state is EngineState.FAILED and one.next_try_at is None for one in own)
             served.append(name)
-            if sum(one.state is EngineState.READY for one in own) >= wanted:
+            if sum(one.state in (EngineState.READY, EngineState.ASLEEP) for one in own) >= wanted:
                 ready.append(name)
             elif lost and len(own) - lost < wanted:
                 failed.append(name)

@@ -82,11 +82,28 @@ class Supervisor:
         for name, keeper in list(self._keepers.items()):
             if (keeper.spec.model, keeper.spec.version) == (model, version):
                 self._next.pop(name, None)
-                self._room.let_leave(name)
-                keeper.retire()
-                if name not in self._leaving:
-                    self._leaving.add(name)
-                    self._tasks.start(self._forget(name), f"forget {name}")
+                self._retire_one(name)
+
+    def scale(self, model: str, version: str, specs: Iterable[EngineSpec | RemoteSpec]) -> None:
+        """Keep these engines of a version and no others; those that are there already go on."""
+        wanted = {spec.name: spec for spec in specs}
+        for name, keeper in list(self._keepers.items()):
+            if (keeper.spec.model, keeper.spec.version) == (model, version):
+                spec = wanted.get(name)
+                is_same = spec is not None and not (isinstance(spec, RemoteSpec) and spec != keeper.spec)
+                if is_same and name not in self._leaving:
+                    del wanted[name]
+                    continue
+                self._next.pop(name, None)
+                self._retire_one(name)
+        self.start(wanted.values())
+
+    def _retire_one(self, name: str) -> None:
+        self._room.let_leave(name)
+        self._keepers[name].retire()
+        if name not in self._leaving:
+            self._leaving.add(name)
+            self._tasks.start(self._forget(name), f"forget {name}")
 
     async def _forget(self, name: str, heir: EngineKeeper | None = None) -> None:
         if name in self._running:

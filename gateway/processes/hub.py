@@ -25,6 +25,7 @@ from gateway.processes.messages import (
     NewRoutes,
     Observations,
     RelayState,
+    Reload,
     Remember,
     Report,
     Reports,
@@ -116,6 +117,10 @@ class Hub:
     def tell_engines(self) -> None:
         """Tell control how the engines are now."""
         self._control.send(self._engines())
+
+    def reload(self) -> None:
+        """Have control read the settings file again."""
+        self._pass_to_control(Reload())
 
     def count_running(self, address: str) -> int:
         """Requests under way at an engine, as all relays have reported last: each says so every second.

@@ -53,6 +53,10 @@ class Hurry(Message, frozen=True):
     """Main to a relay that drains: end what is still running."""
 
 
+class Reload(Message, frozen=True):
+    """Main to control: read the settings file again."""
+
+
 class Alive(Message, frozen=True):
     """Control to main, again and again: its event loop still turns. A relay's reports say the same."""
 
@@ -139,7 +143,7 @@ class Reports(Message, frozen=True):
     relays: list[RelayState] = []
 
 
-_FromMain = Welcome | Engines | AdapterSet | Reports | Hurry
+_FromMain = Welcome | Engines | AdapterSet | Reports | Hurry | Reload
 _FromControl = Up | Alive | Keep | Remember | NewRoutes | Ask | SetAdapter
 _FromRelays = Demand | Report | Observations
 

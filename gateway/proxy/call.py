@@ -15,7 +15,8 @@ class RequestHead:
 
     `by_name` has the first value of each other header, by its name in lower case. `engine_lines` are the header lines
     that the engine gets. The client takes chunks if it `is_chunked` (HTTP/1.1), and wants to keep its
-    connection if it `is_lasting`. `caller` names the key that it showed, where keys are asked for.
+    connection if it `is_lasting`. `caller` names the key that it showed, where keys are asked for; one that `may_pin`
+    may choose the version that answers.
     """
 
     endpoint: Endpoint
@@ -24,6 +25,7 @@ class RequestHead:
     is_chunked: bool = True
     is_lasting: bool = True
     caller: str | None = None
+    may_pin: bool = True
 
 
 @dataclass(slots=True)

@@ -39,7 +39,7 @@ class Forwarder:
         self._board = board
         self._upstream = upstream
         self._waiting = waiting
-        board.on_publish = waiting.look_again
+        board.listeners.append(waiting.look_again)
         self.running: dict[str, int] = {}
         self.is_draining = False
         self._turns: dict[tuple[str, str], int] = {}

@@ -3,11 +3,11 @@
 from functools import cache
 from typing import NamedTuple
 
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, Forbidden
 from gateway.proxy.beginning import read_beginning
 from gateway.proxy.body import Fields, read_text
 from gateway.proxy.call import RequestHead
-from gateway.traffic.routes import ModelRoute, Routes, Target
+from gateway.traffic.routes import How, ModelRoute, Routes, Target
 
 CONVERSATION = "conversation"
 
@@ -21,7 +21,7 @@ class Placing(NamedTuple):
 
 
 def place(head: RequestHead, fields: Fields, routes: Routes, client_ip: str, request_id: str) -> Placing:
-    """Find where a request goes. Raises UnknownModel, and BadRequest for what contradicts itself."""
+    """Find where a request goes. Raises UnknownModel, Forbidden, and BadRequest for what contradicts itself."""
     name = read_text(fields, "model")
     if not name:
         if len(routes.models) != 1:
@@ -31,6 +31,8 @@ def place(head: RequestHead, fields: Fields, routes: Routes, client_ip: str, req
     source, sticky_key = _find_sticky_key(head, fields, routes.models.get(name), client_ip, request_id)
     pinned = head.by_name.get(b"x-gateway-version")
     target = routes.resolve(name, pinned.decode("latin-1") if pinned is not None else None, sticky_key)
+    if not head.may_pin and target.how in (How.PIN, How.NAME):
+        raise Forbidden(f"The API key {head.caller} may not choose a version: ask for {target.model.name} alone.")
     return Placing(target, sticky_key, source)
 
 

@@ -102,7 +102,8 @@ def _build(
     findings: list[tuple[Location, str]] = []
     settings: Settings | None = None
     try:
-        settings = Settings.model_validate(data | {"path": path})
+        known = {key: value for key, value in (flags or {}).items() if value is not None}
+        settings = Settings.model_validate(data | {"path": path, "flags": known})
     except ValidationError as error:
         findings += explain(error)
     findings += find_problems(data if settings is None else settings.model_dump())

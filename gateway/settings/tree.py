@@ -17,12 +17,14 @@ from pydantic import (
     JsonValue,
     SecretStr,
     StringConstraints,
+    TypeAdapter,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-NOT_IN_FILE = frozenset({("path",), ("admin", "key")})
+NOT_IN_FILE = frozenset({("path",), ("flags",), ("admin", "key")})
 """Fields that the program fills in itself; a file that sets them has an unknown key."""
 
 _SIZE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -169,13 +171,18 @@ class KeySettings(Section):
     sha256: Annotated[str, AfterValidator(_check_hash)] = Field(
         description="SHA-256 of the key alone, without a line end, as `sha256sum` prints it.", examples=["HEX"]
     )
+    may_pin: bool = Field(
+        default=True, description="Whether requests with it may choose the version that answers, by name or header."
+    )
 
 
 class AuthSettings(Section):
     """Who may call the public port."""
 
     required: bool = Field(default=False, description="Ask every call for a known key.")
-    keys: tuple[KeySettings, ...] = Field(default=(), description="The keys that are known.")
+    keys: tuple[KeySettings, ...] = Field(
+        default=(), description="The keys that are known, beside those that were made at run time (`gateway keys`)."
+    )
 
 
 class EngineSettings(Section):
@@ -248,6 +255,13 @@ class ReasoningSettings(Section):
         description="The engine's parser for the family, such as `qwen3` or `deepseek_r1`. Answers then have the "
         "thinking in `reasoning`, the rest in `content`."
     )
+
+
+class PriceSettings(Section):
+    """What tokens cost, in any currency, by the million; for comparing versions and for usage."""
+
+    input: float = Field(default=0.0, ge=0, description="Of a million prompt tokens.")
+    output: float = Field(default=0.0, ge=0, description="Of a million generated tokens.")
 
 
 class SpeculativeSettings(Section):
@@ -330,6 +344,7 @@ class VersionSettings(Section):
     defaults: dict[str, JsonValue] = Field(
         default={}, description="Request fields filled in where the client is silent, and `system_prompt`."
     )
+    price: PriceSettings | None = Field(default=None, description="What its tokens cost.")
     endpoints: tuple[Text, ...] = Field(default=(), description="Addresses of engines that somebody else runs.")
     env: dict[VariableName, Annotated[str, BeforeValidator(_read_variable)]] = Field(
         default={}, description="Environment variables for this version's engines."
@@ -374,6 +389,19 @@ class Settings(Section):
     cache: CacheSettings = Field(default=CacheSettings(), description="Where fetched checkpoints are kept.")
     models: tuple[ModelSettings, ...] = Field(default=(), description="The models served.")
     path: Path | None = Field(default=None, description="The file these settings were read from.")
+    flags: dict[str, JsonValue] = Field(default={}, description="The flags that they were read under, by dotted key.")
+
+
+_part_name = TypeAdapter[str](PartName)
+
+
+def find_name_fault(name: str) -> str | None:
+    """What keeps a name from being that of a version, an adapter or a key, as `should be …`."""
+    try:
+        _part_name.validate_python(name)
+    except ValidationError as error:
+        return str(error.errors()[0]["ctx"]["error"])
+    return None
 
 
 def normalise_split(split: dict[str, float], names: list[str]) -> dict[str, float]:

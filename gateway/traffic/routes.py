@@ -93,10 +93,22 @@ class Target(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """Somebody who has a key, and whether he may choose the version that answers."""
+
+    name: str
+    may_pin: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Routes:
-    """One consistent picture of all models."""
+    """One consistent picture of all models, and of those who may ask for them.
+
+    `callers` are known by the SHA-256 of their keys, as hexadecimal digits; they count only where keys are asked for.
+    """
 
     models: Mapping[str, ModelRoute] = field(default_factory=dict)
+    callers: Mapping[str, Caller] = field(default_factory=dict)
 
     def public_names(self) -> list[str]:
         """Every id a client may ask for: models, then their versions and adapters."""
@@ -151,13 +163,14 @@ class Routes:
 
 
 class RouteBoard:
-    """Holds the current snapshot. One writer: control. `on_publish` is told of each new one."""
+    """Holds the current snapshot. One writer: control. `listeners` are told of each new one."""
 
     def __init__(self, routes: Routes | None = None) -> None:
         self.routes = routes or Routes()
-        self.on_publish: Callable[[Routes], None] = lambda routes: None
+        self.listeners: list[Callable[[Routes], None]] = []
 
     def publish(self, routes: Routes) -> None:
         """Replace the snapshot; requests already placed keep the one they read."""
         self.routes = routes
-        self.on_publish(routes)
+        for listener in self.listeners:
+            listener(routes)

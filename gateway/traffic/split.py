@@ -6,7 +6,7 @@ The same key has the same point in every relay of every gateway, before and afte
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
@@ -52,6 +52,10 @@ class Split:
         if version in self.out:
             return Choice(self._find_stand_in(digest), int.from_bytes(digest, "big"), is_stand_in=True)
         return Choice(version, int.from_bytes(digest, "big"), is_stand_in=False)
+
+    def find_own(self, sticky_key: bytes) -> str:
+        """The version that `sticky_key` belongs to, whether it can answer or not."""
+        return replace(self, out=frozenset()).choose(sticky_key).version
 
     def _find_stand_in(self, digest: bytes) -> str:
         """One of the others, by their shares; its own users stay where they are."""

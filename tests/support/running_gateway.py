@@ -28,8 +28,9 @@ class RunningGateway:
 
     def _read(self) -> None:
         assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.lines.append(line.rstrip())
+        with contextlib.suppress(ValueError):  # closed while processes that outlived a kill still had it
+            for line in self.process.stderr:
+                self.lines.append(line.rstrip())
 
     def await_line(self, pattern: str, timeout_s: float) -> "re.Match[str]":
         """Wait for a line of its log that matches."""

@@ -19,8 +19,12 @@ async def read_metrics() -> bytes:
     return render(RelayCounts(), {"http://a:1": 2})
 
 
+async def reload(*, is_reset: bool) -> dict[str, Any]:
+    return {"is_reset": is_reset}
+
+
 def client(key: str | None) -> httpx.AsyncClient:
-    desk = Desk(FakeControl(), None, None, None)  # type: ignore[arg-type]
+    desk = Desk(FakeControl(), None, None, None, reload)  # type: ignore[arg-type]
     app = build_admin_app(desk, read_metrics, key)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
 
@@ -50,19 +54,7 @@ async def test_metrics_are_told_as_prometheus_reads_them() -> None:
     assert 'gateway_requests_running{address="http://a:1"} 2.0' in answer.text
 
 
-@pytest.mark.parametrize(
-    ("path", "status", "said"),
-    [
-        ("/models/lora", 200, "PosixPath('/models/lora')"),
-        ("hf://org/lora@v1", 200, "place='org/lora'"),
-        ("lora", 400, "must begin at the root"),
-        ("ftp://host/lora", 400, "The path of an adapter should be a folder, hf://ORG/NAME"),
-        ("s3://key:secret@bucket/lora", 400, "should be s3://BUCKET/FOLDER"),
-    ],
-)
-async def test_an_adapter_is_a_folder_or_an_address(path: str, status: int, said: str) -> None:
-    adapters = "/admin/v1/models/shapes/versions/v1/adapters"
-    answer = await client(None).post(adapters, json={"name": "a", "path": path})
-    assert answer.status_code == status
-    assert said in answer.text
-    assert "secret" not in answer.text
+@pytest.mark.parametrize(("body", "is_reset"), [(None, False), ({}, False), ({"reset": True}, True)])
+async def test_the_file_is_read_again(body: dict[str, bool] | None, is_reset: bool) -> None:
+    answer = await client(None).post("/admin/v1/reload", json=body)
+    assert (answer.status_code, answer.json()) == (202, {"is_reset": is_reset})

@@ -4,8 +4,14 @@ import pytest
 
 from gateway.api.auth import KeyRing
 from gateway.errors import Unauthorized
+from gateway.traffic.routes import Caller
 
-RING = KeyRing({hashlib.sha256(key).digest(): name for key, name in ((b"key-a", "team-a"), (b"key-b", "team-b"))})
+
+def ring(**keys: str) -> KeyRing:
+    return KeyRing({hashlib.sha256(key.encode()).hexdigest(): Caller(name) for key, name in keys.items()})
+
+
+RING = ring(**{"key-a": "team-a", "key-b": "team-b"})
 
 
 @pytest.mark.parametrize(
@@ -21,7 +27,7 @@ RING = KeyRing({hashlib.sha256(key).digest(): name for key, name in ((b"key-a", 
     ],
 )
 def test_a_known_key_gives_its_name(headers: dict[bytes, bytes], name: str) -> None:
-    assert RING.check(headers) == name
+    assert RING.check(headers) == Caller(name)
 
 
 @pytest.mark.parametrize(
@@ -60,11 +66,21 @@ def test_the_key_itself_is_not_repeated() -> None:
     assert "almost-secret" not in caught.value.message
 
 
+def test_other_keys_are_let_in_from_when_they_are_known() -> None:
+    changing = ring(key="team")
+    other = {hashlib.sha256(b"other").hexdigest(): Caller("team", may_pin=False)}
+    assert changing.replace(other)
+    assert not changing.replace(dict(other))
+    assert changing.check({b"x-api-key": b"other"}) == Caller("team", may_pin=False)
+    with pytest.raises(Unauthorized):
+        changing.check({b"x-api-key": b"key"})
+
+
 def test_a_ring_keeps_its_keys_when_the_table_it_was_made_of_changes() -> None:
-    table = {hashlib.sha256(b"key").digest(): "team"}
-    ring = KeyRing(table)
+    table = {hashlib.sha256(b"key").hexdigest(): Caller("team")}
+    made = KeyRing(table)
     table.clear()
-    assert ring.check({b"x-api-key": b"key"}) == "team"
+    assert made.check({b"x-api-key": b"key"}) == Caller("team")
 
 
 def test_no_keys_let_nobody_in() -> None:

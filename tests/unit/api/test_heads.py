@@ -8,10 +8,11 @@ from gateway.api.heads import HeadReader, find_endpoint, too_large
 from gateway.errors import BadRequest, BodyTooLarge, HeadersTooLarge, MethodNotAllowed, Unauthorized, UnsupportedMedia
 from gateway.proxy.call import RequestHead
 from gateway.proxy.endpoints import ENDPOINTS
+from gateway.traffic.routes import Caller
 
 CHAT = "/v1/chat/completions"
 LIMIT = 1000
-KEYS = KeyRing({hashlib.sha256(b"key").digest(): "team-a"})
+KEYS = KeyRing({hashlib.sha256(b"key").hexdigest(): Caller("team-a")})
 JSON = (b"content-type", b"application/json")
 
 
@@ -98,7 +99,21 @@ def test_a_long_content_type_is_shown_in_part() -> None:
 
 
 def test_a_known_key_names_the_caller() -> None:
-    assert check((b"x-api-key", b"key"), keys=KEYS).caller == "team-a"
+    head = check((b"x-api-key", b"key"), keys=KEYS)
+    assert (head.caller, head.may_pin) == ("team-a", True)
+    bound = KeyRing({hashlib.sha256(b"key").hexdigest(): Caller("team-a", may_pin=False)})
+    assert not check((b"x-api-key", b"key"), keys=bound).may_pin
+
+
+def test_heads_that_were_read_are_forgotten_when_keys_change() -> None:
+    keys = KeyRing({hashlib.sha256(b"key").hexdigest(): Caller("team-a")})
+    reader = HeadReader(keys, LIMIT)
+    headers = [(b"x-api-key", b"key"), (b"content-length", b"2")]
+    data = b"POST /v1/chat/completions HTTP/1.1\r\nx-api-key: key\r\ncontent-length: 2\r\n\r\n{}"
+    reader.read(ENDPOINTS[CHAT], b"POST", headers, data, is_chunked=True, is_lasting=True)
+    assert reader.recall(data) is not None
+    reader.forget()
+    assert reader.recall(data) is None
 
 
 @pytest.mark.parametrize("headers", [[], [(b"x-api-key", b"no")], [(b"content-type", b"text/plain")]])

@@ -18,11 +18,11 @@ from gateway.api.openai import build_public_app
 from gateway.errors import NoReplica
 from gateway.proxy.call import Call, Client
 from gateway.telemetry.requests import RequestRecord
-from gateway.traffic.routes import RouteBoard
+from gateway.traffic.routes import Caller, RouteBoard
 from tests.support.fake_transport import FakeTransport
 
 LIMIT = 1000
-KEY = {bytes.fromhex("2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683"): "team-a"}  # of "key"
+KEY = {"2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683": Caller("team-a")}  # of "key"
 
 
 class FakePassage:
@@ -1066,7 +1066,7 @@ async def test_headers_of_a_pipelined_request_do_not_get_into_the_one_before_it(
 
 
 async def test_a_pipelined_requests_key_opens_nothing_for_the_one_before_it() -> None:
-    client = Connection(keys=KeyRing({hashlib.sha256(b"good").digest(): "team"}))
+    client = Connection(keys=KeyRing({hashlib.sha256(b"good").hexdigest(): Caller("team")}))
     first, second = (b"GET /v1/models HTTP/1.1\r\nhost: h\r\n%b\r\n" % key for key in (b"", b"x-api-key: good\r\n"))
     client.feed(first + second)
     await until(lambda: bool(client.sent))

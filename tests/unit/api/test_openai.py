@@ -7,7 +7,7 @@ import pytest
 from gateway.api.auth import KeyRing
 from gateway.api.openai import build_public_app
 from gateway.traffic.allocation import Allocation
-from gateway.traffic.routes import ModelRoute, RouteBoard, Routes, VersionRoute
+from gateway.traffic.routes import Caller, ModelRoute, RouteBoard, Routes, VersionRoute
 from gateway.traffic.split import Split
 
 VERSIONS = {
@@ -63,7 +63,7 @@ async def test_an_unknown_model_is_a_404_that_names_the_known_ones(client: httpx
 
 
 def with_keys() -> httpx.AsyncClient:
-    app = build_public_app(RouteBoard(ROUTES), KeyRing({hashlib.sha256(b"key").digest(): "team"}))
+    app = build_public_app(RouteBoard(ROUTES), KeyRing({hashlib.sha256(b"key").hexdigest(): Caller("team")}))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.control.control import Control
+from gateway.control.keys import Keys
 from gateway.control.mirror import StateMirror
 from gateway.control.serving import Serving
 from gateway.engines.engine import Admission, EngineSpec, EngineState
@@ -84,8 +85,9 @@ class Bench:
         self.specs: list[EngineSpec | RemoteSpec] = [one, two]
 
     def take_charge(self, serving: Serving) -> Control:
+        keys = Keys((), self.mirror)
         return Control(
-            serving, self.supervisor, self.kept.append, self.board.publish, self.fetcher, self.mirror, started=5
+            serving, self.supervisor, self.kept.append, self.board.publish, self.fetcher, self.mirror, keys, started=5
         )
 
     async def come_up(self) -> None:
@@ -546,4 +548,72 @@ async def test_an_adapter_is_mounted_again_after_a_restart(tmp_path: Path) -> No
     await bench.mirror.look()
     later = bench.take_charge(SERVING)
     assert later.serving.find_version("shapes", "v1").adapters == {"new": str(tmp_path)}
+    await bench.close()
+
+
+def file(*versions: str, **split: float) -> tuple[ModelSettings, ...]:
+    known = SERVING.file[0].model_dump()
+    own = {version["name"]: version for version in known["versions"]}
+    listed = [own.get(name, {"name": name, "engine": "simulated"}) for name in versions]
+    return (ModelSettings.model_validate(known | {"versions": listed, "split": split}),)
+
+
+async def test_a_changed_file_counts_when_what_it_adds_is_ready(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    await bench.come_up()
+    reloading = await bench.control.reload(file("v2", "v3", v3=1))
+    assert reloading.awaited == {"shapes:v3"}
+    assert set(bench.board.routes.models["shapes"].versions) == {"v1", "v2", "far", "v3"}
+    assert bench.control.read_split("shapes")["v1"] == 0.9, "the old ones go on"
+    bench.supervisor.start([replace(engine_spec(tmp_path, "shapes:v3#0"), socket=tmp_path / "3.sock")])
+    await until(lambda: set(bench.board.routes.models["shapes"].versions) == {"v2", "v3"})
+    assert bench.control.read_split("shapes") == {"v2": 0.0, "v3": 1.0}
+    assert bench.kept[-1].list_versions() == {("shapes", "v2"), ("shapes", "v3")}
+    await bench.close()
+
+
+async def test_a_changed_file_whose_version_cannot_be_served_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(tmp_path)
+    await bench.control.reload(file("v1", v1=1))
+    bench.specs = bench.specs[:1]
+    await bench.come_up()
+    await bench.control.reload(file("v1", "v2", v2=1))
+    bench.supervisor.start([replace(engine_spec(tmp_path, "shapes:v2#0"), socket=tmp_path / "2.sock")])
+    await until(lambda: "the settings file is not served: shapes:v2 cannot be" in caplog.text)
+    assert bench.control.serving.file == file("v1", v1=1)
+    await bench.close()
+
+
+async def test_a_changed_file_yields_to_what_was_changed_at_run_time_unless_that_is_reset(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    await bench.come_up()
+    await bench.control.set_split("shapes", {"v2": 1})
+    await bench.control.reload(file("v1", "v2", v1=1, v2=1))
+    assert bench.control.read_split("shapes") == {"v1": 0.0, "v2": 1.0}
+    await bench.control.reload(file("v1", "v2", v1=1, v2=1), is_reset=True)
+    assert bench.control.read_split("shapes") == {"v1": 0.5, "v2": 0.5}
+    await bench.close()
+
+
+async def test_a_file_that_changes_what_is_served_is_refused(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    models = SERVING.file[0].model_dump()
+    models["versions"][0]["engine_args"] = {"tokens": 1}
+    with pytest.raises(BadRequest, match="shapes:v1 is served with another engine_args"):
+        await bench.control.reload((ModelSettings.model_validate(models),))
+    assert bench.control.serving.file == SERVING.file
+    await bench.close()
+
+
+async def test_what_the_supervisor_notes_of_an_engine_is_an_event(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    await bench.come_up()
+    [keeper] = bench.supervisor._find_keepers("shapes", "v1")
+    keeper.annotate("speculation is switched off: too few guesses are right")
+    keeper.annotate("speculation is switched off: too few guesses are right")
+    await bench.mirror._tell_late()
+    said = [event.text for event in await bench.store.read_events(20) if event.kind == "engine"]
+    assert said == ["shapes:v1#0: speculation is switched off: too few guesses are right"]
     await bench.close()

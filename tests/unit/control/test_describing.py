@@ -5,10 +5,14 @@ from typing import Any
 import pytest
 
 from gateway.control.changes import ModelChanges
-from gateway.control.describing import describe, tell
+from gateway.control.describing import describe, list_stand_ins, tell
 from gateway.control.serving import Serving
 from gateway.engines.engine import EngineState, EngineStatus
+from gateway.fleet.replica import Replica
 from gateway.settings import ModelSettings
+from gateway.traffic.allocation import Allocation
+from gateway.traffic.routes import ModelRoute, Routes, VersionRoute
+from gateway.traffic.split import Split
 
 MODEL = ModelSettings.model_validate(
     {
@@ -58,3 +62,23 @@ def test_what_is_left_of_a_version_that_was_removed_is_shown() -> None:
 )
 def test_changes_are_told_in_a_line(status: EngineStatus, said: str) -> None:
     assert tell(status) == said
+
+
+def routes(out: tuple[str, ...], *ready: str) -> Routes:
+    versions = {
+        name: VersionRoute(name, (Replica(f"{name}-0", "m", name, "unix:///e", "m"),) if name in ready else ())
+        for name in ("v1", "v2")
+    }
+    split = Split.over("m", Allocation.divide({"v1": 0.5, "v2": 0.5}), out)
+    return Routes({"m": ModelRoute("m", versions, split)})
+
+
+def test_who_stands_in_for_a_version_that_was_ready_is_an_event() -> None:
+    both, one, none = routes((), "v1", "v2"), routes(("v2",), "v1"), routes((), *())
+    [out] = list_stand_ins(both, one)
+    assert (out.kind, out.text) == ("version_out", "m:v2 has no ready engine: others stand in for it")
+    [back] = list_stand_ins(one, both)
+    assert (back.kind, back.text) == ("version_back", "m:v2 is ready, and has its users")
+    assert list(list_stand_ins(none, one)) == [], "it has never been ready"
+    assert list(list_stand_ins(Routes(), one)) == []
+    assert list(list_stand_ins(both, both)) == []

@@ -30,7 +30,7 @@ class Bench:
         self.mirror = StateMirror(self.store, remember=lambda snapshot: self.remembered.append(snapshot.revision))
         self.remembered: list[int] = []
         self.seen: list[dict[str, bytes]] = []
-        self.mirror.on_change = lambda snapshot: self.seen.append(dict(snapshot.documents))
+        self.mirror.listeners.append(lambda snapshot: self.seen.append(dict(snapshot.documents)))
 
     async def write(self, name: str, value: bytes | None, *events: Event, lease: Lease | None = None) -> str:
         return await self.mirror.commit(lambda documents: Decision({name: value}, events, "done"), lease)

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from gateway.control.changes import ModelChanges
 from gateway.control.serving import Serving
 from gateway.errors import BadRequest, Conflict, UnknownModel
 from gateway.settings import ModelSettings, VersionSettings
@@ -87,3 +88,41 @@ def test_what_is_not_served_cannot_be_changed() -> None:
 def test_it_is_the_same_in_another_process() -> None:
     one = serving(v1=1).add("m", version("v2", defaults={"top_k": 5}, env={"A": "b"}), replaces="v1")
     assert Serving.load(one.dump()) == one
+
+
+def test_while_a_rollout_moves_traffic_nobody_else_does() -> None:
+    moving = serving(v1=1, v2=1).remember({"m": ModelChanges(rollout="r7")})
+    for act in (
+        lambda: moving.set_split("m", {"v1": 1}),
+        lambda: moving.remove("m", "v2"),
+        lambda: moving.add("m", version("v3"), replaces="v1"),
+        lambda: moving.forget(["m"]),
+    ):
+        with pytest.raises(Conflict, match="The rollout r7 moves the traffic of m"):
+            act()
+    assert ("m", "v3") in moving.add("m", version("v3")).list_versions(), "one more is no harm"
+
+
+def test_what_was_changed_at_run_time_can_be_told_and_forgotten() -> None:
+    changed = serving(v1=1, v2=1).set_split("m", {"v1": 1}).remove("m", "v2").add("m", version("v3"))
+    changed = changed.set_adapter("m", "v1", "a", "/a")
+    assert changed.list_touched() == ["m: split", "m: adapters", "m: version v3, loaded", "m: version v2, unloaded"]
+    assert changed.forget(["m"]).list_touched() == []
+    assert changed.forget(["m"]).models == serving(v1=1, v2=1).models
+
+
+def test_adapters_are_remembered_and_so_is_how_often() -> None:
+    once = serving(v1=1).set_adapter("m", "v1", "a", "/a")
+    assert once.find_version("m", "v1").adapters == {"a": "/a"}
+    again = once.set_adapter("m", "v1", "a", "/a")
+    assert again != once, "another one may lie there by now"
+    assert again.set_adapter("m", "v1", "a", None).find_version("m", "v1").adapters == {}
+    with pytest.raises(UnknownModel):
+        once.set_adapter("m", "v9", "a", "/a")
+
+
+def test_users_and_stages_are_settled() -> None:
+    one = serving(v1=3, v2=1).settle(5.0)
+    assert one.read("m").stages[-1].number == one.stages["m"] > 0
+    assert one.allocations["m"].measure() == {"v1": 3 * 2**30, "v2": 2**30}
+    assert one.settle(6.0) == one

@@ -29,7 +29,7 @@ def replica(version: str) -> Replica:
 
 def build(of: Serving, *engines: EngineStatus) -> Routes:
     replicas = [replica(one.version) for one in engines if one.state is READY]
-    return build_routes(of, engines, replicas, created=7)
+    return build_routes(of, engines, replicas, {}, created=7)
 
 
 def test_what_can_answer_has_replicas_and_what_cannot_has_stand_ins() -> None:

@@ -28,6 +28,7 @@ def test_a_version_is_ready_when_all_its_engines_are() -> None:
     assert read_standing(two, []) == Standing(["m:v1"])
     assert read_standing(two, [engine(READY), engine(STARTING, 1)]) == Standing(["m:v1"])
     assert read_standing(two, [engine(READY), engine(READY, 1)]) == Standing(["m:v1"], ["m:v1"])
+    assert read_standing(two, [engine(READY), engine(EngineState.ASLEEP, 1)]).ready == ["m:v1"]
 
 
 def test_it_has_failed_when_too_few_are_left_that_may_come() -> None:

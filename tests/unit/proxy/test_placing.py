@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import BadRequest, UnknownModel
+from gateway.errors import BadRequest, Forbidden, UnknownModel
 from gateway.proxy.body import parse_fields
 from gateway.proxy.call import RequestHead
 from gateway.proxy.endpoints import ENDPOINTS
@@ -22,8 +22,10 @@ def routes(*sticky_by: str, models: tuple[str, ...] = ("m",)) -> Routes:
     return Routes({name: ModelRoute(name, VERSIONS, split, sticky_by) for name in models})
 
 
-def find(known: Routes, body: dict[str, Any], *headers: tuple[bytes, bytes], caller: str | None = None) -> Placing:
-    head = RequestHead(ENDPOINTS["/v1/chat/completions"], dict(headers), b"", caller=caller)
+def find(
+    known: Routes, body: dict[str, Any], *headers: tuple[bytes, bytes], caller: str | None = None, may_pin: bool = True
+) -> Placing:
+    head = RequestHead(ENDPOINTS["/v1/chat/completions"], dict(headers), b"", caller=caller, may_pin=may_pin)
     return place(head, parse_fields(json.dumps(body).encode()), known, "9.9.9.9", "id1")
 
 
@@ -76,3 +78,14 @@ def test_a_model_must_be_named_where_there_are_several() -> None:
         find(Routes(), {})
     with pytest.raises(UnknownModel):
         find(routes("user"), {"model": "x"})
+
+
+def test_a_key_may_be_kept_from_choosing_a_version() -> None:
+    known = routes("user")
+    assert find(known, {"user": "anna"}, caller="team-a", may_pin=False).target.how is How.SPLIT
+    for body, headers in (({"model": "m:v2"}, ()), ({"model": "m"}, ((b"x-gateway-version", b"v2"),))):
+        with pytest.raises(Forbidden, match="The API key team-a may not choose a version: ask for m alone") as caught:
+            find(known, body, *headers, caller="team-a", may_pin=False)
+        assert (caught.value.status, caught.value.code) == (403, "not_allowed")
+    with pytest.raises(UnknownModel):
+        find(known, {"model": "m:v9"}, may_pin=False)

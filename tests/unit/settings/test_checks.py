@@ -68,11 +68,8 @@ def test_keys_are_not_needed_where_they_are_not_asked_for(auth: dict[str, Any]) 
     assert find({"auth": auth}) == {}
 
 
-@pytest.mark.parametrize("required", [True, "true", "yes", "1", "on"])
-def test_a_gateway_that_nobody_could_call_is_refused(required: object) -> None:
-    for keys in (None, [], ()):
-        assert "nobody could call" in find({"auth": {"required": required, "keys": keys}})["auth.required"]
-    assert find({"auth": {"required": required, "keys": [KEY]}}) == {}
+def test_keys_may_be_made_when_the_gateway_runs() -> None:
+    assert find({"auth": {"required": True, "keys": []}}) == {}
 
 
 def test_keys_have_names_of_their_own() -> None:

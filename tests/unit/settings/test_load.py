@@ -83,7 +83,6 @@ models:
         "flag: server.idle_timeout_s",
         "gateway.yaml:1: server.prot",
         "gateway.yaml:1: server.port",
-        "gateway.yaml:3: auth.required",
         "gateway.yaml:4: admin",
         "gateway.yaml:4: admin.key",
         "gateway.yaml:4: admin.host",

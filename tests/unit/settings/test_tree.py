@@ -12,6 +12,7 @@ from gateway.settings.tree import (
     Settings,
     SpeculativeSettings,
     VersionSettings,
+    find_name_fault,
     normalise_split,
 )
 
@@ -208,3 +209,12 @@ def test_of_speculation_the_engine_gets_what_is_not_ours() -> None:
 def test_bad_values_of_speculation(key: str, value: object) -> None:
     with pytest.raises(ValidationError, match=key):
         SpeculativeSettings.model_validate({"method": "ngram", key: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "is_fine"), [("v1", True), ("a.b-c_d", True), ("", False), ("a b", False), ("-a", False)]
+)
+def test_names_are_told_what_they_should_be(name: str, is_fine: bool) -> None:
+    fault = find_name_fault(name)
+    assert (fault is None) == is_fine
+    assert is_fine or str(fault).startswith("should be letters, digits")
