@@ -18,7 +18,7 @@
 Each class fixes status, OpenAI type, code and whether a retry is safe. Never imports a room.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import msgspec
@@ -140,6 +140,31 @@ class UpstreamTimeout(UpstreamFailed):
 
 class OperatorFault(GatewayError):
     pass
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """A failure on its way from one process to another."""
+
+    code: str
+    message: str
+    param: str | None = None
+    retry_after_s: int | None = None
+
+    @classmethod
+    def of(cls, error: GatewayError) -> "Fault":
+        """What can be told of a failure."""
+        return cls(error.code or "", error.message, error.param, error.retry_after_s)
+
+    def revive(self) -> GatewayError:
+        """The failure again; one of a kind that is not known here is a defect of ours."""
+        kind = next((one for one in _list_kinds(GatewayError) if one.code == self.code), OperatorFault)
+        return kind(self.message, param=self.param, retry_after_s=self.retry_after_s)
+
+
+def _list_kinds(kind: type[GatewayError]) -> Iterator[type[GatewayError]]:
+    for one in kind.__subclasses__():
+        yield one
+        yield from _list_kinds(one)
 
 
 def render(error: GatewayError, extra: Sequence[tuple[bytes, bytes]] = ()) -> tuple[int, Headers, bytes]:

@@ -1,23 +1,36 @@
-"""The public port's routes that are not relayed: the list of models, and 404 for everything else."""
+"""The public port's routes that are not relayed: models, feedback, and 404 for everything else."""
 
 import importlib.metadata
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from gateway.api.auth import KeyRing
 from gateway.api.failures import add_error_answers
 from gateway.errors import UnknownModel
 from gateway.traffic.routes import ModelRoute, RouteBoard
 
+GiveFeedback = Callable[[str, str, float, str], Awaitable[dict[str, Any]]]
+"""Keeps what a caller says of a request: its id, the metric, the value and the caller's name, see `FeedbackDesk`."""
 
-def build_public_app(board: RouteBoard, keys: KeyRing | None = None) -> FastAPI:
+
+class FeedbackRequest(BaseModel):
+    """What a client says of a request: a number, or true and false for 1 and 0."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    request_id: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    metric: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    value: float
+
+
+def build_public_app(board: RouteBoard, give_feedback: GiveFeedback, keys: KeyRing | None = None) -> FastAPI:
     """The app behind the lean lane. With `keys`, every route of it needs one."""
 
-    async def check_key(request: Request) -> None:
-        if keys is not None:
-            keys.check(dict(reversed(request.headers.raw)))
+    async def check_key(request: Request) -> str:
+        return keys.check(dict(reversed(request.headers.raw))).name if keys is not None else ""
 
     app = FastAPI(title="gateway", dependencies=[Depends(check_key)], docs_url=None, redoc_url=None, openapi_url=None)
     add_error_answers(app)
@@ -36,6 +49,11 @@ def build_public_app(board: RouteBoard, keys: KeyRing | None = None) -> FastAPI:
             "repository_override": "",
             "selectedModelProfileId": "",
         }
+
+    @app.post("/v1/feedback")
+    async def take_feedback(asked: FeedbackRequest, caller: Annotated[str, Depends(check_key)]) -> dict[str, Any]:
+        """Keep what a client says of a request that it made; the answer means that it is kept."""
+        return await give_feedback(asked.request_id, asked.metric, asked.value, caller)
 
     @app.get("/v1/models/{name:path}")
     async def show_model(name: str) -> dict[str, Any]:

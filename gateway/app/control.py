@@ -17,6 +17,7 @@ from gateway.app.running import run_child
 from gateway.control.serving import Serving
 from gateway.engines.drafting import sum_drafts
 from gateway.engines.engine import EngineStatus, MountRefused
+from gateway.errors import Fault, GatewayError
 from gateway.fleet.replica import Replica
 from gateway.processes.channel import Channel
 from gateway.processes.joining import join
@@ -26,8 +27,11 @@ from gateway.processes.messages import (
     AnyMessage,
     Ask,
     Engines,
+    FeedbackGiven,
+    GiveFeedback,
     Keep,
     NewRoutes,
+    Observations,
     Reload,
     Remember,
     Reports,
@@ -88,11 +92,14 @@ class ControlProcess:
         self._orders = Orders(has_parent=True)
         self._engines = EnginesElsewhere()
         self._deciding: Deciding | None = None
+        self._channel: Channel | None = None
+        self._tasks = TaskSet()
         self._reports = Questions[Reports](_ASK_TIMEOUT_S)
 
     async def run(self, channel_fd: int, sockets: list[socket.socket]) -> int:
         """Answer the admin port until told to stop or until the main process is gone; returns the exit code."""
         channel, welcome = await join(channel_fd, self._take, self._orders.take)
+        self._channel = channel
         settings = Settings.model_validate_json(welcome.settings)
         if not self._engines.told.statuses:  # else newer ones have come already
             self._engines.told = welcome.engines
@@ -120,7 +127,7 @@ class ControlProcess:
             settings, serving, seams, welcome.name, welcome.started, welcome.state
         )
         deciding.control.note()  # engines may have told something meanwhile
-        tasks = TaskSet()
+        tasks = self._tasks
         admin = await serve_on(sockets, build_admin_app(deciding.desk, read_metrics, settings.admin.secret), tasks)
         channel.send(Up())
         tasks.start(_stay_alive(channel), "stay alive")
@@ -131,6 +138,15 @@ class ControlProcess:
         await tasks.close()
         return 0
 
+    async def _take_feedback(self, deciding: Deciding, asked: GiveFeedback) -> None:
+        told, fault = {}, None
+        try:
+            told = await deciding.feedback.give(asked.request_id, asked.metric, asked.value, asked.caller)
+        except GatewayError as error:
+            fault = Fault.of(error)
+        if self._channel is not None:
+            self._channel.send(FeedbackGiven(asked.number, asked.relay, told, fault))
+
     def _take(self, message: AnyMessage) -> None:
         if isinstance(message, Engines):
             self._engines.told = message
@@ -138,6 +154,10 @@ class ControlProcess:
                 self._deciding.control.note()
         elif isinstance(message, Reload) and self._deciding is not None:
             self._deciding.reload_soon()
+        elif isinstance(message, Observations) and self._deciding is not None:
+            self._deciding.evidence.take(message.observed)
+        elif isinstance(message, GiveFeedback) and self._deciding is not None:
+            self._tasks.start(self._take_feedback(self._deciding, message), "take feedback")
         elif isinstance(message, AdapterSet):
             self._engines.mounting.take(message.number, message)
         elif isinstance(message, Reports):

@@ -1,6 +1,7 @@
 """Control with its state and its duties: what a gateway of one process and control's own process both run."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -11,12 +12,14 @@ from typing import Any
 
 from gateway.api.admin import Desk
 from gateway.control.control import AdapterFetcher, Control, Engines
+from gateway.control.evidence import EvidenceDesk
+from gateway.control.feedback import FeedbackDesk
 from gateway.control.keys import Keys
 from gateway.control.mirror import UNKNOWN, StateMirror
 from gateway.control.reloading import find_ignored
 from gateway.control.runner import Runner
 from gateway.control.serving import Serving
-from gateway.errors import BadRequest, Conflict, GatewayError
+from gateway.errors import BadRequest, Conflict, GatewayError, StateUnavailable
 from gateway.settings import Settings, SettingsError, load
 from gateway.state import Snapshot, Store, open_store
 from gateway.tasks import TaskSet
@@ -49,6 +52,8 @@ class Deciding:
 
     def __init__(self, settings: Settings, control: Control, keys: Keys, runner: Runner, store: Store) -> None:
         self.desk = Desk(control, keys, runner, store, self.reload)
+        self.evidence = EvidenceDesk(store, control.find_price)
+        self.feedback = FeedbackDesk(store, self.evidence, lambda name: control.serving.find_model(name))
         self._settings = settings
         self._tasks = TaskSet()
 
@@ -79,11 +84,14 @@ class Deciding:
         self._tasks.start(mirror.run(), "look at the state")
         self._tasks.start(runner.run(), "do what one gateway does for all")
         self._tasks.start(control.settle(), "remember who has which version")
+        self._tasks.start(self.evidence.run(), "write what was observed")
         return self
 
     async def close(self) -> None:
         """Stop deciding."""
         await self._tasks.close()
+        with contextlib.suppress(StateUnavailable):
+            await self.evidence.write()
         await self.control.close()
         await self.desk.runner.close()
         await self.desk.store.close()

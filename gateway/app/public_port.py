@@ -6,11 +6,12 @@ import functools
 import gc
 import logging
 import socket
+from dataclasses import dataclass
 
 from gateway.api.auth import KeyRing
 from gateway.api.heads import HeadReader
 from gateway.api.lane import Lane, LaneProtocol
-from gateway.api.openai import build_public_app
+from gateway.api.openai import GiveFeedback, build_public_app
 from gateway.app.ports import Server, serve_on
 from gateway.proxy.forward import Forwarder
 from gateway.proxy.upstream import Upstream
@@ -19,6 +20,7 @@ from gateway.settings import Settings
 from gateway.tasks import TaskSet
 from gateway.telemetry.ledger import RequestLedger
 from gateway.telemetry.metrics import RelayCounts
+from gateway.telemetry.observations import Observer, Observing
 from gateway.telemetry.request_log import RequestLog
 from gateway.traffic.routes import RouteBoard, Routes
 
@@ -32,40 +34,50 @@ _LARGEST_KEPT_BYTES = 32 * 2**20  # the most that glibc takes
 _MOST_KEPT_BYTES = 64 * 2**20
 
 
-class PublicPort:
-    """A relay's inside. It counts in `counts`, and places requests by the snapshots on `board`.
+@dataclass(frozen=True, slots=True)
+class Seams:
+    """How a relay reaches control and the engines.
 
-    It tells by `demand` which versions are asked for while they sleep.
+    It tells by `demand` which versions are asked for while they sleep, and `observer` of requests that have ended;
+    `give_feedback` keeps what clients say of them.
     """
 
+    demand: Demand
+    observer: Observer
+    give_feedback: GiveFeedback
+
+
+class PublicPort:
+    """A relay's inside. It counts in `counts`, and places requests by the snapshots on `board`."""
+
     @classmethod
-    def build(cls, settings: Settings, board: RouteBoard, counts: RelayCounts, demand: Demand) -> "PublicPort | None":
+    def build(cls, settings: Settings, board: RouteBoard, counts: RelayCounts, seams: Seams) -> "PublicPort | None":
         """None, with the reason logged, when the request log cannot be opened."""
         server = settings.server
         try:
             log = RequestLog(server.access_log_path) if server.access_log else None
-            return cls(settings, board, counts, demand, log)
+            return cls(settings, board, counts, seams, log)
         except OSError as error:
             logger.error("server.access_log_path cannot be written: %s", error)  # noqa: TRY400 - a sentence is enough
             return None
 
     def __init__(
-        self, settings: Settings, board: RouteBoard, counts: RelayCounts, demand: Demand, log: RequestLog | None
+        self, settings: Settings, board: RouteBoard, counts: RelayCounts, seams: Seams, log: RequestLog | None
     ) -> None:
         server = settings.server
         self._log = log
         self._counts = counts
         self._board = board
-        self._ledger = RequestLedger(log, counts)
+        self._ledger = RequestLedger(log, counts, Observing(seams.observer))
         self._upstream = Upstream(
             first_byte_timeout_s=server.first_byte_timeout_s, idle_timeout_s=server.idle_timeout_s
         )
-        self.forwarder = Forwarder(board, self._upstream, WaitingRoom(demand, server.first_byte_timeout_s))
+        self.forwarder = Forwarder(board, self._upstream, WaitingRoom(seams.demand, server.first_byte_timeout_s))
         keys = KeyRing(board.routes.callers) if settings.auth.required else None
         lane = Lane(self.forwarder, self._ledger, keys, max_body_bytes=server.max_body_bytes)
         if keys is not None:
             board.listeners.append(functools.partial(_renew_keys, keys, lane.heads))
-        self._app = build_public_app(board, keys)
+        self._app = build_public_app(board, seams.give_feedback, keys)
         self._protocol = functools.partial(LaneProtocol, lane)
         self._server: Server | None = None
 

@@ -6,18 +6,33 @@
 import asyncio
 import socket
 import time
+from typing import Any
 
 from gateway.app.orders import Orders
-from gateway.app.public_port import PublicPort, settle_memory
+from gateway.app.public_port import PublicPort, Seams, settle_memory
 from gateway.app.running import run_child
+from gateway.errors import StateUnavailable
 from gateway.processes.channel import Channel
 from gateway.processes.joining import join
-from gateway.processes.messages import AnyMessage, Ask, Demand, Hurry, NewRoutes, Report, Up
+from gateway.processes.messages import (
+    AnyMessage,
+    Ask,
+    Demand,
+    FeedbackGiven,
+    GiveFeedback,
+    Hurry,
+    NewRoutes,
+    Observations,
+    Report,
+    Up,
+)
+from gateway.processes.questions import Questions
 from gateway.settings import Settings
 from gateway.tasks import TaskSet
 from gateway.traffic.routes import RouteBoard
 
 REPORT_EVERY_S = 1.0
+_FEEDBACK_TIMEOUT_S = 6.0
 
 
 class Relay:
@@ -31,6 +46,8 @@ class Relay:
         self._has_parent = True
         self._asked = asyncio.Event()
         self._ask_number = 0
+        self._channel: Channel | None = None
+        self._feedback = Questions[FeedbackGiven](_FEEDBACK_TIMEOUT_S)
 
     async def run(self, channel_fd: int, sockets: list[socket.socket]) -> int:
         """Answer until told to stop or until the main process is gone; returns the exit code."""
@@ -39,9 +56,13 @@ class Relay:
         if welcome.routes.models and not self._routed.is_set():  # else newer ones have come already
             self._board.publish(welcome.routes)
             self._routed.set()
-        public = PublicPort.build(
-            settings, self._board, welcome.counts, lambda model, version: channel.send(Demand(model, version))
+        self._channel = channel
+        seams = Seams(
+            lambda model, version: channel.send(Demand(model, version)),
+            lambda observed: channel.send(Observations(observed)),
+            self._give_feedback,
         )
+        public = PublicPort.build(settings, self._board, welcome.counts, seams)
         if public is None:
             return 1
         await self._routed.wait()  # without routes a client would hear that its model does not exist
@@ -58,6 +79,21 @@ class Relay:
         channel.close()
         await tasks.close()
         return 0
+
+    async def _give_feedback(self, request_id: str, metric: str, value: float, caller: str) -> dict[str, Any]:
+        """Ask control, which has the state. Raises what it says, StateUnavailable if it says nothing."""
+        if self._channel is None:
+            raise StateUnavailable("This relay is still starting: try again.", retry_after_s=1)
+        try:
+            given = await self._feedback.ask(
+                self._channel.send, lambda number: GiveFeedback(number, request_id, metric, value, caller)
+            )
+        except TimeoutError as error:
+            message = "Feedback cannot be kept now: send it again."
+            raise StateUnavailable(message, retry_after_s=5) from error
+        if given.fault is not None:
+            raise given.fault.revive()
+        return given.told
 
     async def _report_on(self, channel: Channel, public: PublicPort) -> None:
         while True:
@@ -81,12 +117,15 @@ class Relay:
         elif isinstance(message, Ask):
             self._ask_number = message.number
             self._asked.set()
+        elif isinstance(message, FeedbackGiven):
+            self._feedback.take(message.number, message)
         elif isinstance(message, Hurry):
             self._orders.hurry.set()
 
     def _lose_parent(self) -> None:
         """The main process is gone, and with it every engine it kept: there is nothing left to do."""
         self._has_parent = False
+        self._feedback.give_up()
         self._routed.set()
         self._orders.take()
 

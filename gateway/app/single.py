@@ -9,6 +9,7 @@ from gateway.app.engines import Staffing, build_supervisor
 from gateway.app.orders import Orders
 from gateway.app.ports import bind, serve_on, show_url
 from gateway.app.public_port import PublicPort, settle_memory
+from gateway.app.public_port import Seams as PublicSeams
 from gateway.app.running import Gateway, OnUp, runtime_dir
 from gateway.control.serving import Serving
 from gateway.engines.drafting import sum_drafts
@@ -32,7 +33,12 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
     if not public_sockets or not admin_sockets:
         return 1
     board = RouteBoard()
-    public = PublicPort.build(settings, board, RelayCounts(), lambda model, version: supervisor.wake(model, version))
+    public_seams = PublicSeams(
+        lambda model, version: supervisor.wake(model, version),
+        lambda observed: deciding.evidence.take(observed),
+        lambda *said: deciding.feedback.give(*said),
+    )
+    public = PublicPort.build(settings, board, RelayCounts(), public_seams)
     if public is None:
         return 1
     fetcher = Fetcher(settings.cache.folder, open_source)

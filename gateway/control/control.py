@@ -19,10 +19,11 @@ from gateway.control.serving import Serving
 from gateway.control.snapshots import build_routes
 from gateway.control.standing import Standing, is_failed, is_ready, read_standing
 from gateway.engines.engine import EngineStatus, MountRefused, write_public_id
-from gateway.errors import BadRequest, Conflict, NoCapacity, StateUnavailable
+from gateway.errors import BadRequest, Conflict, NoCapacity, StateUnavailable, UnknownModel
 from gateway.fleet.replica import Replica, VersionKey
 from gateway.settings import (
     ModelSettings,
+    PriceSettings,
     SettingsError,
     SourceAddress,
     find_name_fault,
@@ -143,6 +144,13 @@ class Control:
     def read_standing(self) -> Standing:
         """How the versions stand here."""
         return read_standing(self.serving, self._engines.statuses())
+
+    def find_price(self, model: str, version: str) -> PriceSettings | None:
+        """What the tokens of a version cost, if that is known."""
+        try:
+            return self.serving.find_version(model, version).price
+        except UnknownModel:
+            return None
 
     def describe(self) -> list[dict[str, Any]]:
         """Models, versions and engines as the admin API shows them."""

@@ -20,6 +20,8 @@ from gateway.processes.messages import (
     Ask,
     Demand,
     Engines,
+    FeedbackGiven,
+    GiveFeedback,
     Hurry,
     Keep,
     NewRoutes,
@@ -185,6 +187,8 @@ class Hub:
             self._keep(message.serving)
         elif isinstance(message, Remember):
             self._state = message.state
+        elif isinstance(message, FeedbackGiven):
+            self._relays[message.relay].send(message)
         elif isinstance(message, SetAdapter):
             self._tasks.start(self._pass_on(message), "set an adapter")
         elif isinstance(message, Ask):
@@ -214,6 +218,8 @@ class Hub:
             self._wake(message.model, message.version)
         elif isinstance(message, Observations):
             self._pass_to_control(message)
+        elif isinstance(message, GiveFeedback):
+            self._control.send(msgspec.structs.replace(message, relay=slot))  # its client does not wait for long
 
     def _pass_to_control(self, message: AnyMessage) -> None:
         """Send it, or keep it for as long as control is away."""

@@ -4,10 +4,13 @@ All of it goes through the main process: control and relays have no channel betw
 and come back without the other's noticing.
 """
 
+from typing import Any
+
 import msgspec
 
 from gateway.control.mirror import UNKNOWN
 from gateway.engines.engine import EngineStatus
+from gateway.errors import Fault
 from gateway.fleet.replica import Replica
 from gateway.state import Snapshot
 from gateway.telemetry.metrics import RelayCounts
@@ -123,6 +126,26 @@ class Observations(Message, frozen=True):
     observed: Observed
 
 
+class GiveFeedback(Message, frozen=True):
+    """A relay to main, which adds the number of the `relay`, and on to control: what a client says of a request."""
+
+    number: int
+    request_id: str
+    metric: str
+    value: float
+    caller: str
+    relay: int = 0
+
+
+class FeedbackGiven(Message, frozen=True):
+    """Control to main, and on to the relay: what became of the `GiveFeedback` of that number."""
+
+    number: int
+    relay: int
+    told: dict[str, Any] = {}
+    fault: Fault | None = None
+
+
 class Ask(Message, frozen=True):
     """Control to main, and on to every relay: report now."""
 
@@ -144,7 +167,7 @@ class Reports(Message, frozen=True):
 
 
 _FromMain = Welcome | Engines | AdapterSet | Reports | Hurry | Reload
-_FromControl = Up | Alive | Keep | Remember | NewRoutes | Ask | SetAdapter
-_FromRelays = Demand | Report | Observations
+_FromControl = Up | Alive | Keep | Remember | NewRoutes | Ask | SetAdapter | FeedbackGiven
+_FromRelays = Demand | Report | Observations | GiveFeedback
 
 AnyMessage = _FromMain | _FromControl | _FromRelays

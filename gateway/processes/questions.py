@@ -31,6 +31,12 @@ class Questions(Generic[Answer]):
         finally:
             del self._open[number]
 
+    def give_up(self) -> None:
+        """Nobody is there to answer any more: what is open ends with TimeoutError."""
+        for asked in self._open.values():
+            if not asked.done():
+                asked.set_exception(TimeoutError("nobody is there to answer"))
+
     def take(self, number: int, answer: Answer) -> None:
         """An answer has come; nobody may wait for it any more."""
         asked = self._open.get(number)

@@ -33,6 +33,11 @@ _FOR_OWN_ENGINES = (
     "adapters", "engine_args", "speculative", "smoke", "replicas", "sleep_after_s", "env", "pictures", "reasoning",
 )  # fmt: skip
 
+MEASURED = (
+    "error_rate", "ttft_s", "itl_s", "total_s", "tokens_in", "tokens_out", "cost", "length_stops", "refusals",
+)  # fmt: skip
+"""Metrics of the gateway's own, which no feedback is called."""
+
 _TRUST_FLAGS = ("trust-request-mm-kwargs", "trust_request_mm_kwargs")
 
 
@@ -91,6 +96,12 @@ def _check_model(location: Location, model: Any) -> Iterator[Finding]:
             normalise_split(split, names)
         except ValueError as error:
             yield (*location, "split"), str(error)
+    for place, metric in _find(model, "metrics.*"):
+        scale = {name: value for name, value in metric.items() if _is_number(value)} if isinstance(metric, dict) else {}
+        if scale.get("low", 0.0) >= scale.get("high", 1.0):
+            yield location + place, "low should be below high"
+        if place[-1] in MEASURED:
+            yield location + place, "is measured by the gateway itself: call the feedback something else"
     for place, version in versions:
         if isinstance(version, dict):
             yield from ((location + place + inner, message) for inner, message in _check_version(version))

@@ -62,7 +62,7 @@ def _render_section(section: type[BaseModel], place: Location) -> Iterator[str]:
         yield ""
     for name, part in parts.items():
         if part:
-            suffix = "[]" if get_origin(fields[name].annotation) is tuple else ""
+            suffix = {tuple: "[]", dict: ".NAME"}.get(get_origin(fields[name].annotation), "")  # type: ignore[arg-type]
             yield from _render_section(part, (*place, name + suffix))
 
 

@@ -83,6 +83,9 @@ ModelName = Annotated[
 PartName = Annotated[
     str, _match(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", "letters, digits and . _ - beginning with a letter or digit")
 ]
+MetricName = Annotated[
+    str, _match(r"[a-z][a-z0-9_]{0,63}", "small letters, digits and _ beginning with a letter, at most 64")
+]
 VariableName = Annotated[str, _match(r"[A-Za-z_][A-Za-z0-9_]*", "letters, digits and _ not beginning with a digit")]
 StickyKey = Annotated[str, BeforeValidator(lambda value: _read_sticky_key(value) if isinstance(value, str) else value)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -351,6 +354,14 @@ class VersionSettings(Section):
     )
 
 
+class MetricSettings(Section):
+    """A number that clients send as feedback on a request, and its scale."""
+
+    low: float = Field(default=0.0, description="Least value.")
+    high: float = Field(default=1.0, description="Greatest value.")
+    better: Literal["higher", "lower"] = Field(default="higher", description="Which of two values is the better one.")
+
+
 class ModelSettings(Section):
     """A public name that clients ask for, and the versions behind it."""
 
@@ -370,6 +381,11 @@ class ModelSettings(Section):
         "Without it all versions get the same.",
     )
     shadow: ShadowSettings | None = Field(default=None, description="Copy some requests to another version.")
+    metrics: dict[MetricName, MetricSettings] = Field(
+        default={},
+        description="What clients send as feedback, by name. Any other goes from 0 to 1, and higher is better.",
+        examples=[{"score": {"low": 1, "high": 5}}],
+    )
 
     @field_validator("split")
     @classmethod

@@ -52,6 +52,11 @@ class Usage(msgspec.Struct, array_like=True):
     cost: float = 0.0
     day: str = ""
 
+    def add(self, other: "Usage") -> None:
+        """What another says of the same."""
+        for name in ("requests", "failed", "tokens_in", "tokens_out", "estimated_in", "estimated_out", "cost"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
     def count(self, record: RequestRecord) -> None:
         """One request more."""
         self.requests += 1

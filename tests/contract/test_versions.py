@@ -111,13 +111,13 @@ def test_what_control_was_told_outlives_it(tmp_path: Path) -> None:
         gateway.await_states(60, v1="ready")
         new = {"name": "v2", "engine": "simulated", "replaces": "v1", "engine_args": {"fault": ["slow-start:3"]}}
         admin(gateway, "POST", "shapes/versions", new)
-        os.kill(_find_control(gateway), signal.SIGKILL)
+        os.kill(find_control(gateway), signal.SIGKILL)
         gateway.await_line(r"shapes:v2 takes the place of v1", 60)
         answer = gateway.http.post(CHAT, json={"messages": [{"role": "user", "content": "Hello"}]})
         assert answer.headers["x-gateway-version"] == "v2"
 
 
-def _find_control(gateway: RunningGateway) -> int:
+def find_control(gateway: RunningGateway) -> int:
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:

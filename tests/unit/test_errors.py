@@ -3,7 +3,18 @@ import json
 import pytest
 
 from gateway import errors
-from gateway.errors import BadRequest, Draining, GatewayError, UnknownModel, render
+from gateway.errors import (
+    BadRequest,
+    Conflict,
+    Draining,
+    Fault,
+    Forbidden,
+    GatewayError,
+    OperatorFault,
+    StateUnavailable,
+    UnknownModel,
+    render,
+)
 
 
 def all_classes(root: type[GatewayError]) -> list[type[GatewayError]]:
@@ -46,3 +57,18 @@ def test_the_tree_in_the_docstring_names_every_class() -> None:
     for kind in all_classes(GatewayError):
         if kind.__module__ == errors.__name__:
             assert kind.__name__ in (errors.__doc__ or "")
+
+
+def test_a_failure_is_the_same_in_another_process() -> None:
+    for error in (
+        BadRequest("a", param="model"), StateUnavailable("b", retry_after_s=5), Conflict("c"), UnknownModel("d"),
+        OperatorFault("e"), Forbidden("f"),
+    ):  # fmt: skip
+        revived = Fault.of(error).revive()
+        assert type(revived) is type(error)
+        assert (revived.message, revived.param, revived.retry_after_s) == (
+            error.message,
+            error.param,
+            error.retry_after_s,
+        )
+    assert type(Fault("of_a_later_release", "x").revive()) is OperatorFault

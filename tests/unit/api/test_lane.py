@@ -25,6 +25,10 @@ LIMIT = 1000
 KEY = {"2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683": Caller("team-a")}  # of "key"
 
 
+async def keep_nothing(request_id: str, metric: str, value: float, caller: str) -> dict[str, Any]:
+    return {}
+
+
 class FakePassage:
     """Remembers what the lane tells it."""
 
@@ -113,7 +117,7 @@ def _heads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 @functools.cache
 def config_of(keys: KeyRing | None) -> uvicorn.Config:
     """A server with the real app behind the lane, built once."""
-    app = build_public_app(RouteBoard(), keys)
+    app = build_public_app(RouteBoard(), keep_nothing, keys)
     return uvicorn.Config(app, loop="none", ws="none", lifespan="off", log_config=None, access_log=False)
 
 
@@ -936,7 +940,7 @@ async def test_a_shutdown_lets_the_app_answer() -> None:
 async def server(forwarder: FakeForwarder, ledger: FakeLedger) -> AsyncIterator[tuple[uvicorn.Server, int]]:
     lane = Lane(forwarder, ledger, None, max_body_bytes=50_000_000)  # type: ignore[arg-type]
     config = uvicorn.Config(
-        build_public_app(RouteBoard()), port=0, loop="none", http=functools.partial(LaneProtocol, lane),  # type: ignore[arg-type]
+        build_public_app(RouteBoard(), keep_nothing), port=0, loop="none", http=functools.partial(LaneProtocol, lane),  # type: ignore[arg-type]
         ws="none", lifespan="off", log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1,
     )  # fmt: skip
     running = uvicorn.Server(config)

@@ -1,11 +1,13 @@
 import hashlib
 from importlib.metadata import version
+from typing import Any
 
 import httpx
 import pytest
 
 from gateway.api.auth import KeyRing
 from gateway.api.openai import build_public_app
+from gateway.errors import NotFound
 from gateway.traffic.allocation import Allocation
 from gateway.traffic.routes import Caller, ModelRoute, RouteBoard, Routes, VersionRoute
 from gateway.traffic.split import Split
@@ -25,9 +27,15 @@ ROUTES = Routes(
 )
 
 
+async def give_feedback(request_id: str, metric: str, value: float, caller: str) -> dict[str, Any]:
+    if request_id == "none":
+        raise NotFound("No request of this id is known.", param="request_id")
+    return {"request_id": request_id, "metric": metric, "value": value, "caller": caller}
+
+
 @pytest.fixture
 def client() -> httpx.AsyncClient:
-    app = build_public_app(RouteBoard(ROUTES))
+    app = build_public_app(RouteBoard(ROUTES), give_feedback)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
 
 
@@ -63,7 +71,9 @@ async def test_an_unknown_model_is_a_404_that_names_the_known_ones(client: httpx
 
 
 def with_keys() -> httpx.AsyncClient:
-    app = build_public_app(RouteBoard(ROUTES), KeyRing({hashlib.sha256(b"key").hexdigest(): Caller("team")}))
+    app = build_public_app(
+        RouteBoard(ROUTES), give_feedback, KeyRing({hashlib.sha256(b"key").hexdigest(): Caller("team")})
+    )
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
 
 
@@ -92,3 +102,41 @@ async def test_an_unknown_route_is_a_404_in_the_one_shape(client: httpx.AsyncCli
     answer = await client.get("/v1/none")
     assert answer.status_code == 404
     assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(("value", "number"), [(1, 1.0), (0.25, 0.25), (True, 1.0), (False, 0.0)])
+async def test_feedback_is_taken(client: httpx.AsyncClient, value: object, number: float) -> None:
+    answer = await client.post("/v1/feedback", json={"request_id": "r1", "metric": "thumb", "value": value})
+    assert answer.status_code == 200
+    assert answer.json() == {"request_id": "r1", "metric": "thumb", "value": number, "caller": ""}
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"request_id": "none", "metric": "thumb", "value": 1}, 404),
+        ({"request_id": "", "metric": "thumb", "value": 1}, 400),
+        ({"request_id": "x" * 300, "metric": "thumb", "value": 1}, 400),
+        ({"request_id": "r1", "metric": "thumb"}, 400),
+        ({"request_id": "r1", "metric": "thumb", "value": "good"}, 400),
+        ({"request_id": "r1", "metric": "thumb", "value": None}, 400),
+        ({"request_id": 7, "metric": "thumb", "value": 1}, 400),
+        ({"request_id": "r1", "metric": "thumb", "value": 1, "comment": "hm"}, 400),
+        ([], 400),
+        (None, 400),
+    ],
+)
+async def test_feedback_that_cannot_be_taken_is_refused(client: httpx.AsyncClient, body: object, status: int) -> None:
+    answer = await client.post("/v1/feedback", json=body)
+    assert answer.status_code == status
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+async def test_feedback_is_given_under_the_name_of_its_key() -> None:
+    keys = KeyRing({hashlib.sha256(b"key").hexdigest(): Caller("team")})
+    app = build_public_app(RouteBoard(ROUTES), give_feedback, keys)
+    body = {"request_id": "r1", "metric": "thumb", "value": 1}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+        assert (await client.post("/v1/feedback", json=body)).status_code == 401
+        answer = await client.post("/v1/feedback", json=body, headers={"authorization": "Bearer key"})
+    assert answer.json()["caller"] == "team"

@@ -625,3 +625,43 @@ async def test_an_engine_that_is_to_go_is_not_replaced(tmp_path: Path) -> None:
     await until(lambda: supervisor.statuses() == [])
     assert len(spawner.processes) == 1
     await supervisor.close()
+
+
+def numbered(folder: Path, count: int) -> list[EngineSpec]:
+    return [replace(engine_spec(folder, f"shapes:v1#{n}"), socket=folder / f"{n}.sock") for n in range(count)]
+
+
+async def test_engines_of_a_version_come_and_go_and_the_others_go_on(tmp_path: Path) -> None:
+    spawner = FakeSpawner()
+    supervisor = supervise(spawner, FakeProbe())
+    supervisor.start(numbered(tmp_path, 1))
+    await until(lambda: states(supervisor) == [EngineState.READY])
+    supervisor.scale("shapes", "v1", numbered(tmp_path, 3))
+    await until(lambda: states(supervisor) == [EngineState.READY] * 3)
+    assert len(spawner.processes) == 3
+    supervisor.scale("shapes", "v1", numbered(tmp_path, 2))
+    await until(lambda: [status.name for status in supervisor.statuses()] == ["shapes:v1#0", "shapes:v1#1"])
+    assert len(spawner.processes) == 3, "those that stay were not touched"
+    await supervisor.close()
+
+
+async def test_one_that_is_wanted_again_while_it_leaves_comes_back(tmp_path: Path) -> None:
+    spawner, traffic = FakeSpawner(), FakeTraffic()
+    supervisor = supervise(spawner, FakeProbe(), traffic=traffic)
+    supervisor.start(numbered(tmp_path, 2))
+    await until(lambda: states(supervisor) == [EngineState.READY] * 2)
+    supervisor.scale("shapes", "v1", numbered(tmp_path, 1))
+    supervisor.scale("shapes", "v1", numbered(tmp_path, 2))
+    await until(lambda: len(spawner.processes) == 3 and states(supervisor) == [EngineState.READY] * 2)
+    await supervisor.close()
+
+
+async def test_an_address_elsewhere_that_changes_is_another_engine(tmp_path: Path) -> None:
+    supervisor = supervise(FakeSpawner(), FakeProbe())
+    supervisor.start([remote_spec("shapes:far#0", "http://a:1"), remote_spec("shapes:far#1", "http://b:1")])
+    await until(lambda: len(supervisor.replicas()) == 2)
+    supervisor.scale(
+        "shapes", "far", [remote_spec("shapes:far#0", "http://a:1"), remote_spec("shapes:far#1", "http://c:1")]
+    )
+    await until(lambda: {one.address for one in supervisor.replicas()} == {"http://a:1", "http://c:1"})
+    await supervisor.close()

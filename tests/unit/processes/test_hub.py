@@ -16,11 +16,14 @@ from gateway.processes.messages import (
     Ask,
     Demand,
     Engines,
+    FeedbackGiven,
+    GiveFeedback,
     Hurry,
     Keep,
     NewRoutes,
     Observations,
     RelayState,
+    Reload,
     Remember,
     Report,
     Reports,
@@ -305,3 +308,21 @@ async def test_what_waits_for_control_has_a_bound(monkeypatch: pytest.MonkeyPatc
     bench.control.is_up = True
     bench.relays[0].say(told[3])
     assert bench.control.told == told[2:], "the latest are kept"
+
+
+async def test_feedback_goes_to_control_and_what_became_of_it_back_to_its_relay() -> None:
+    bench = Bench()
+    bench.relays[1].say(GiveFeedback(7, "r1", "thumb", 1.0, "anna"))
+    assert bench.control.told == [GiveFeedback(7, "r1", "thumb", 1.0, "anna", relay=1)]
+    bench.control.say(given := FeedbackGiven(7, 1, {"counted": True}))
+    assert (bench.relays[0].told, bench.relays[1].told) == ([], [given])
+
+
+async def test_the_file_is_read_again_by_control_when_it_is_there() -> None:
+    bench = Bench()
+    bench.control.is_up = False
+    bench.hub.reload()
+    assert bench.control.told == []
+    bench.control.is_up = True
+    bench.relays[0].say(Observations(Observed()))
+    assert bench.control.told[0] == Reload()

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from gateway.engines.engine import EngineState, EngineStatus
+from gateway.errors import Fault
 from gateway.fleet.replica import Replica
 from gateway.processes.messages import (
     Alive,
@@ -11,11 +12,14 @@ from gateway.processes.messages import (
     Ask,
     Demand,
     Engines,
+    FeedbackGiven,
+    GiveFeedback,
     Hurry,
     Keep,
     NewRoutes,
     Observations,
     RelayState,
+    Reload,
     Remember,
     Report,
     Reports,
@@ -62,6 +66,10 @@ def counts() -> RelayCounts:
         Welcome(b"{}"),
         Welcome(b"{}", Engines([STATUS], [REPLICA]), b"[]", STATE, "here", 1700000000, ROUTES, counts()),
         Remember(STATE),
+        Reload(),
+        GiveFeedback(3, "r1", "thumb", 0.5, "anna", 1),
+        FeedbackGiven(3, 1, {"counted": True}),
+        FeedbackGiven(3, 1, fault=Fault("conflict", "no", "request_id", 5)),
         Observations(Observed([OBSERVATION], [Usage("anna", "m", "v1", 1, 0, 3)])),
         Hurry(),
         Keep(b"[]"),

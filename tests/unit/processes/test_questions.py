@@ -42,3 +42,12 @@ async def test_answers_that_nobody_waits_for_are_dropped() -> None:
     assert not waiting.done(), "that was a predecessor's"
     second.take(own, Reports(own))
     assert (await waiting).number == own
+
+
+async def test_when_nobody_is_there_any_more_what_is_open_ends() -> None:
+    questions = Questions[str](60)
+    asking = asyncio.ensure_future(questions.ask(lambda message: None, Ask))
+    await asyncio.sleep(0)
+    questions.give_up()
+    with pytest.raises(TimeoutError):
+        await asking

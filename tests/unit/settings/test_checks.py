@@ -3,8 +3,9 @@ from typing import Any
 
 import pytest
 
-from gateway.settings.checks import find_problems
+from gateway.settings.checks import MEASURED, find_problems
 from gateway.settings.problems import format_key
+from gateway.telemetry.samples import Metric
 
 
 def find(data: dict[str, Any]) -> dict[str, str]:
@@ -271,3 +272,24 @@ def test_a_system_prompt_is_text() -> None:
 )
 def test_values_of_the_wrong_type_are_stepped_over(data: dict[str, Any]) -> None:
     assert find(data) == {}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ({"score": {"low": 5, "high": 1}}, {"models[0].metrics.score": "low should be below high"}),
+        ({"score": {"low": 1}}, {"models[0].metrics.score": "low should be below high"}),
+        ({"score": {"low": 1, "high": 5}, "thumb": {}}, {}),
+        (
+            {"ttft_s": {}},
+            {"models[0].metrics.ttft_s": "is measured by the gateway itself: call the feedback something else"},
+        ),
+        ({"score": 3}, {}),
+    ],
+)
+def test_scales_of_feedback(metrics: dict[str, Any], said: dict[str, str]) -> None:
+    assert find(make(metrics=metrics)) == said
+
+
+def test_what_the_gateway_measures_is_known_by_its_names() -> None:
+    assert set(MEASURED) == {metric.value for metric in Metric}

@@ -1,0 +1,116 @@
+"""What relays observe on its way to the store: gathered, written a few times a second, kept while the store is away.
+
+What is kept has a bound; sums have none to keep, they do not grow.
+"""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.errors import StateUnavailable
+from gateway.settings import PriceSettings
+from gateway.state import Batch, Counts, Entry, First
+from gateway.telemetry.observations import Observed, Usage
+from gateway.telemetry.samples import Sample
+from gateway.traffic import evidence
+
+logger = logging.getLogger(__name__)
+
+_WRITE_EVERY_S = 0.25
+_MOST_KEPT = 100_000  # requests, and users
+
+FindPrice = Callable[[str, str], PriceSettings | None]
+"""What the tokens of a version of a model cost, if that is known."""
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What has been observed since the last batch."""
+
+    requests: dict[str, Entry] = field(default_factory=dict)
+    firsts: dict[tuple[int, str, int], First] = field(default_factory=dict)
+    sums: dict[tuple[int, str, str], Sample] = field(default_factory=dict)
+    usage: dict[tuple[str, str, str, str], Usage] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.requests or self.firsts or self.sums or self.usage)
+
+
+class EvidenceDesk:
+    """Takes what relays tell, and has it written. `dropped` counts what there was no room for."""
+
+    def __init__(self, store: Counts, find_price: FindPrice) -> None:
+        self.dropped = 0
+        self._store = store
+        self._find_price = find_price
+        self._gathered = _Gathered()
+        self._waiting: Batch | None = None
+        self._lock = asyncio.Lock()
+
+    def take(self, observed: Observed) -> None:
+        """What a relay has observed; does not wait."""
+        gathered = self._gathered
+        for one in observed.requests:
+            price = self._find_price(one.model, one.version)
+            cost = None if price is None else evidence.find_cost(one, price.input, price.output)
+            values = list(evidence.list_values(one, cost))
+            if one.is_own:
+                evidence.add(gathered.sums, one, values)
+            if len(gathered.requests) >= _MOST_KEPT or len(gathered.firsts) >= _MOST_KEPT:
+                self._drop()
+                continue
+            gathered.requests[one.request_id] = evidence.remember(one)
+            for first in evidence.list_firsts(one, values):
+                gathered.firsts.setdefault((first.stage, first.group, first.unit), first)
+        day = time.strftime("%Y-%m-%d", time.gmtime())
+        for usage in observed.usage:
+            self._add_usage(usage, day)
+
+    async def write(self) -> None:
+        """Have the store know all that was taken until now. Raises StateUnavailable; then it is kept for later."""
+        async with self._lock:
+            while self._waiting is not None or self._gathered:
+                if self._waiting is None:
+                    gathered, self._gathered = self._gathered, _Gathered()
+                    self._waiting = Batch(
+                        uuid.uuid4().hex,
+                        gathered.requests,
+                        list(gathered.firsts.values()),
+                        gathered.sums,
+                        list(gathered.usage.values()),
+                    )
+                await self._store.tell(self._waiting)
+                self._waiting = None
+
+    async def run(self) -> None:
+        """Write for ever."""
+        while True:
+            await asyncio.sleep(_WRITE_EVERY_S)
+            try:
+                await self.write()
+            except StateUnavailable:
+                continue  # the mirror says so
+            except Exception:
+                logger.exception("what was observed could not be written, and is lost")
+                self._waiting = None
+
+    def _drop(self) -> None:
+        if not self.dropped:
+            logger.warning("the state is away for so long that requests are no longer remembered for feedback")
+        self.dropped += 1
+
+    def _add_usage(self, usage: Usage, day: str) -> None:
+        price = self._find_price(usage.model, usage.version)
+        if price is not None:
+            tokens_in, tokens_out = usage.tokens_in + usage.estimated_in, usage.tokens_out + usage.estimated_out
+            usage.cost += (tokens_in * price.input + tokens_out * price.output) / 1e6
+        key = (day, usage.caller, usage.model, usage.version)
+        known = self._gathered.usage.get(key)
+        if known is None:
+            usage.day = day
+            self._gathered.usage[key] = usage
+        else:
+            known.add(usage)

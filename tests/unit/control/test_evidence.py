@@ -1,0 +1,156 @@
+import asyncio
+from typing import Any
+
+import pytest
+
+from gateway.control import evidence as module
+from gateway.control.evidence import EvidenceDesk
+from gateway.errors import StateUnavailable
+from gateway.settings import PriceSettings
+from gateway.state import REQUESTS, USERS, Batch, Entry
+from gateway.state.sqlite import SqliteStore
+from gateway.tasks import TaskSet
+from gateway.telemetry.observations import Observation, Observed, Usage
+
+
+class FlakyStore(SqliteStore):
+    """A store in memory that can be away, or fail after it has written; `told` are the batches that came."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.is_away = self.is_mute = False
+        self.told: list[str] = []
+
+    async def tell(self, batch: Batch) -> None:
+        self.told.append(batch.id)
+        if self.is_away:
+            raise StateUnavailable("away")
+        await super().tell(batch)
+        if self.is_mute:
+            raise StateUnavailable("nobody knows")
+
+
+def observed(number: int, *, is_own: bool = True, unit: int | None = None, stage: int = 5) -> Observed:
+    one = Observation(
+        f"r{number}", "m", "v1", stage, number if unit is None else unit, is_own, False, total_s=1.0, tokens_in=1000,
+        tokens_out=2000,
+    )  # fmt: skip
+    return Observed([one], [Usage("anna", "m", "v1", 1, 0, 1000, 2000)])
+
+
+class Bench:
+    def __init__(self, price: PriceSettings | None = None) -> None:
+        self.store = FlakyStore()
+        self.desk = EvidenceDesk(self.store, lambda model, version: price)
+
+    async def count(self, scope: str = USERS, metric: str = "error_rate") -> int:
+        sample = (await self.store.read_evidence(5)).get(("v1", scope, metric))
+        return 0 if sample is None else sample.count
+
+
+async def test_what_is_taken_is_written_once() -> None:
+    bench = Bench()
+    for number in range(3):
+        bench.desk.take(observed(number, unit=number % 2))
+    await bench.desk.write()
+    await bench.desk.write()
+    assert len(bench.store.told) == 1
+    assert (await bench.count(), await bench.count(REQUESTS)) == (2, 3)
+    assert await bench.store.find_requests(["r2"]) == {"r2": Entry("m", "v1", 5, 0, True)}
+    [usage] = await bench.store.read_usage("")
+    assert (usage.caller, usage.requests, usage.tokens_in, usage.cost) == ("anna", 3, 3000, 0.0)
+    assert len(usage.day) == len("2026-01-01")
+    await bench.store.close()
+
+
+async def test_requests_that_are_no_evidence_are_remembered_and_billed() -> None:
+    bench = Bench()
+    bench.desk.take(observed(1, is_own=False))
+    await bench.desk.write()
+    assert (await bench.count(), await bench.count(REQUESTS)) == (0, 0)
+    assert list(await bench.store.find_requests(["r1"])) == ["r1"]
+    assert [usage.requests for usage in await bench.store.read_usage("")] == [1]
+    await bench.store.close()
+
+
+async def test_tokens_are_priced() -> None:
+    bench = Bench(PriceSettings(input=1.0, output=2.0))
+    bench.desk.take(observed(1))
+    bench.desk.take(observed(2))
+    await bench.desk.write()
+    assert (await bench.store.read_evidence(5))["v1", USERS, "cost"].total == pytest.approx(2 * 0.005)
+    assert (await bench.store.read_usage(""))[0].cost == pytest.approx(2 * 0.005)
+    await bench.store.close()
+
+
+async def test_what_could_not_be_written_is_written_later_and_once() -> None:
+    bench = Bench()
+    bench.desk.take(observed(1))
+    bench.store.is_mute = True
+    with pytest.raises(StateUnavailable):
+        await bench.desk.write()
+    bench.desk.take(observed(2))
+    bench.store.is_mute, bench.store.is_away = False, True
+    with pytest.raises(StateUnavailable):
+        await bench.desk.write()
+    bench.store.is_away = False
+    await bench.desk.write()
+    assert bench.store.told[0] == bench.store.told[1] == bench.store.told[2], "the store knows it by its id"
+    assert (await bench.count(), await bench.count(REQUESTS)) == (2, 2)
+    await bench.store.close()
+
+
+async def test_what_is_kept_while_the_store_is_away_has_a_bound(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_MOST_KEPT", 3)
+    bench = Bench()
+    for number in range(10):
+        bench.desk.take(observed(number))
+    await bench.desk.write()
+    assert (await bench.count(), await bench.count(REQUESTS)) == (3, 10), "sums need no room"
+    assert [usage.requests for usage in await bench.store.read_usage("")] == [10]
+    assert bench.desk.dropped == 7
+    assert caplog.text.count("no longer remembered for feedback") == 1
+    await bench.store.close()
+
+
+async def test_it_is_written_a_few_times_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_WRITE_EVERY_S", 0.001)
+    bench = Bench()
+    tasks = TaskSet()
+    tasks.start(bench.desk.run(), "write")
+    bench.store.is_away = True
+    bench.desk.take(observed(1))
+    await asyncio.sleep(0.02)
+    bench.store.is_away = False
+    async with asyncio.timeout(5):
+        while not await bench.count():
+            await asyncio.sleep(0.001)
+    await tasks.close()
+    await bench.store.close()
+
+
+async def test_a_defect_loses_what_it_strikes_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_WRITE_EVERY_S", 0.001)
+    bench = Bench()
+    tell: Any = bench.store.tell
+
+    async def break_once(batch: Batch) -> None:
+        bench.store.tell = tell  # type: ignore[method-assign]
+        raise ZeroDivisionError
+
+    bench.store.tell = break_once  # type: ignore[method-assign]
+    tasks = TaskSet()
+    tasks.start(bench.desk.run(), "write")
+    bench.desk.take(observed(1))
+    await asyncio.sleep(0.02)
+    bench.desk.take(observed(2))
+    async with asyncio.timeout(5):
+        while not await bench.count():
+            await asyncio.sleep(0.001)
+    assert "could not be written, and is lost" in caplog.text
+    await tasks.close()
+    await bench.store.close()
