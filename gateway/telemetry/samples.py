@@ -1,6 +1,6 @@
 """Numbers of which versions are compared: what they are called, and what is kept of many of them.
 
-Kept are count, sum, sum of squares and, of what has no upper bound, how many fell into which bucket: all of it adds up
+Kept are count, sum, sum of squares and, of times, how many fell into which bucket: all of it adds up
 over processes and gateways, and whatever is worked out of it later needs no single value any more.
 """
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
-BUCKET_RATIO = 1.02
+BUCKET_RATIO = 1.005
 """Of one bucket's bound to the next: what quantiles are exact to."""
 
 _LEAST = 1e-6
@@ -30,8 +30,8 @@ class Metric(StrEnum):
     REFUSALS = "refusals"
 
 
-FRACTIONS = (Metric.ERROR_RATE, Metric.LENGTH_STOPS, Metric.REFUSALS)
-"""Those that are 0 or 1 for each request."""
+TIMES = (Metric.TTFT_S, Metric.ITL_S, Metric.TOTAL_S)
+"""Those of which quantiles are asked for, and which are counted in buckets."""
 
 
 class Sample(msgspec.Struct):

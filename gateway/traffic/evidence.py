@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from gateway.state import Entry, First, Value
 from gateway.telemetry.observations import Observation
-from gateway.telemetry.samples import FRACTIONS, Metric, Sample, find_bucket
+from gateway.telemetry.samples import TIMES, Metric, Sample, find_bucket
 
 REQUEST_GROUP, STREAM_GROUP = "request", "stream"
 _STREAM_METRICS = (Metric.TTFT_S, Metric.ITL_S)
@@ -58,8 +58,8 @@ def list_firsts(observation: Observation, values: list[tuple[Metric, float]]) ->
 
 
 def to_value(metric: str, value: float) -> Value:
-    """A value, with its bucket where it has no upper bound."""
-    return Value(metric, value, None if metric in FRACTIONS else find_bucket(value))
+    """A value, with its bucket where quantiles are asked for."""
+    return Value(metric, value, find_bucket(value) if metric in TIMES else None)
 
 
 def add(sums: dict[tuple[int, str, str], Sample], observation: Observation, values: list[tuple[Metric, float]]) -> None:
@@ -69,7 +69,7 @@ def add(sums: dict[tuple[int, str, str], Sample], observation: Observation, valu
         sample = sums.get(key)
         if sample is None:
             sample = sums[key] = Sample()
-        sample.add(value, has_buckets=metric not in FRACTIONS)
+        sample.add(value, has_buckets=metric in TIMES)
 
 
 def give_group(metric: str) -> str:

@@ -1,0 +1,16 @@
+import math
+
+from gateway.telemetry.samples import Sample
+from gateway.traffic.inference.interval import UNKNOWN, Interval, weigh
+
+
+def test_an_interval_is_known_once_both_bounds_are() -> None:
+    assert Interval(0.1, 0.0, 0.2).is_known
+    assert not Interval(0.1, 0.0, math.inf).is_known
+    assert not UNKNOWN.is_known
+
+
+def test_a_pair_counts_as_two_samples_of_one_size() -> None:
+    assert weigh((Sample(100), Sample(100))) == 50
+    assert weigh((Sample(10), Sample(10**9))) < 10.01
+    assert weigh((Sample(), Sample(5))) == 0
