@@ -13,6 +13,9 @@ from gateway.traffic.inference.interval import UNKNOWN, Interval, Strata
 
 Better = Literal["higher", "lower"]
 
+_MOST_LOG = 700.0  # of what a number can hold
+_ANY = 0.05
+
 
 class Kind(StrEnum):
     """What is compared, and so the unit of a margin."""
@@ -58,7 +61,7 @@ class Scale:
         found = quantiles.compare(strata, self.quantile, alpha)
         if found.estimate is None:
             return UNKNOWN
-        return Interval(math.expm1(found.estimate), math.expm1(found.low), math.expm1(min(found.high, 700.0)))
+        return Interval(math.expm1(found.estimate), math.expm1(found.low), math.expm1(min(found.high, _MOST_LOG)))
 
     def find_harm(self, strata: Strata, alpha: float) -> Interval:
         """By how much the candidate is worse; what is below 0 is better."""
@@ -66,6 +69,29 @@ class Scale:
         if self.better == "lower":
             return found
         return Interval(None if found.estimate is None else -found.estimate, -found.high, -found.low)
+
+    def estimate_harm(self, strata: Strata) -> float | None:
+        """By how much the candidate seems to be worse. Quick."""
+        if self.kind is Kind.DIFFERENCE:
+            found = fractions.estimate(strata)
+        elif self.kind is Kind.MEAN:
+            found = means.compare(strata, _ANY).estimate
+        else:
+            ratio = quantiles.estimate(strata, self.quantile)
+            found = None if ratio is None else math.expm1(ratio)
+        return found if found is None or self.better == "lower" else -found
+
+    def is_harm_refuted(self, strata: Strata, harm: float, alpha: float) -> bool:
+        """True if the candidate is not worse by just so much, but for a probability of `alpha`. Quick."""
+        difference = harm if self.better == "lower" else -harm
+        if self.kind is Kind.DIFFERENCE:
+            return fractions.log_bet(strata, difference, self.low, self.high) >= math.log(1 / alpha)
+        if self.kind is Kind.MEAN:
+            found = means.compare(strata, alpha)
+            return not found.low <= difference <= found.high
+        if difference <= -1:
+            return True
+        return quantiles.log_bet(strata, self.quantile, math.log1p(difference)) >= math.log(1 / alpha)
 
     def read(self, sample: Sample) -> float | None:
         """The value of one version: a mean, or the quantile."""

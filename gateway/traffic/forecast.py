@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from gateway.telemetry.samples import Sample
-from gateway.traffic.inference.interval import Strata
+from gateway.traffic.inference.interval import Pair, Strata
 
 _MOST = 4096.0
 """Times as much evidence as there is: who would have to wait longer is not told how long."""
@@ -35,7 +35,10 @@ def find_wait_s(strata: Strata, elapsed_s: float, is_decided: Callable[[Strata],
 
 def _multiply(strata: Strata, factor: float) -> Strata:
     """The same evidence so many times over. Counts become fractions, which the formulas take."""
-    return [(_multiply_one(candidate, factor), _multiply_one(baseline, factor)) for candidate, baseline in strata]
+    return [
+        Pair(_multiply_one(candidate, factor), _multiply_one(baseline, factor), before)
+        for candidate, baseline, before in strata
+    ]
 
 
 def _multiply_one(sample: Sample, factor: float) -> Sample:

@@ -1,13 +1,14 @@
 """A rollout: a split moved in steps by evidence, forward or back. Facts in, decision out: no clock, nothing is moved.
 
 Each step is judged by all that was measured since the rollout began, but only what was measured in the same step is
-compared. A step forward needs that no guard was shown to be violated; the last one, after which there is nothing to
-compare any more, that each was shown to be kept.
+compared. A step back needs that a guard was shown to be violated; a step forward, that none seems to be; the last one,
+after which there is nothing to compare any more, that each was shown to be kept.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 from typing import Annotated, Literal
 
 import msgspec
@@ -27,7 +28,7 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     percent: Annotated[float, msgspec.Meta(gt=0, le=100)]
     min_time_s: _AtLeastZero = 300.0
-    min_users: Annotated[int, msgspec.Meta(ge=0)] = 100
+    min_users: Annotated[int, msgspec.Meta(ge=0)] = 200
 
 
 class Guard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,7 +45,7 @@ class Guard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 _DEFAULT_STEPS = tuple(Step(percent=percent) for percent in (1, 5, 25, 50, 100))
 _DEFAULT_GUARDS = {
-    str(Metric.ERROR_RATE): Guard(margin=0.01),
+    str(Metric.ERROR_RATE): Guard(margin=0.005),
     str(Metric.TTFT_S): Guard(margin=0.1, needed=False),
 }
 
@@ -89,7 +90,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """How a guard or goal stands. `harm` is by how much the candidate is worse, `users` are the candidate's first."""
+    """How a guard or goal stands. `harm` is by how much the candidate is worse, `users` are the candidate's first.
+
+    The bounds of `harm` are infinite where they were not worked out, which takes its time.
+    """
 
     metric: str
     is_goal: bool
@@ -104,9 +108,10 @@ class Finding:
             return f"{self.metric}: nothing was measured"
         sign = -1 if self.is_goal else 1
         low, high = sorted((sign * self.harm.low, sign * self.harm.high))
+        bounds = f" [{low:+.4g}, {high:+.4g}]" if self.harm.is_known else ""
         what = "better" if self.is_goal else "worse"
-        bound = f"{self.margin:.4g} {'wanted' if self.is_goal else 'allowed'}"
-        return f"{self.metric} {what} by {sign * self.harm.estimate:+.4g} [{low:+.4g}, {high:+.4g}], {bound}"
+        wanted = f"{self.margin:.4g} {'wanted' if self.is_goal else 'allowed'}"
+        return f"{self.metric} {what} by {sign * self.harm.estimate:+.4g}{bounds}, {wanted}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,23 +151,31 @@ class Decision:
 
 
 def decide(plan: Plan, facts: Facts, metrics: Mapping[str, MetricSettings]) -> Decision:
-    """What comes next. `metrics` are the scales of feedback."""
+    """What comes next. `metrics` are the scales of feedback. Bounds are worked out only for what is to be done."""
     if facts.is_failed:
         return Decision(Act.ROLL_BACK, f"{plan.candidate} cannot be served")
     if facts.unready_s > plan.max_unready_s:
         return Decision(Act.ROLL_BACK, f"{plan.candidate} has had no ready engine for {facts.unready_s:.0f} s")
-    findings = tuple(_judge(plan, facts, metrics))
-    violated = [one for one in findings if one.verdict is Verdict.VIOLATED]
-    if violated:
-        return Decision(Act.ROLL_BACK, "; ".join(one.describe() for one in violated), findings)
-    reason = _find_delay(plan, facts, findings)
+    verdicts = [one.verdict for one in _judge(plan, facts, metrics, has_bounds=False)]
+    if Verdict.VIOLATED in verdicts:
+        findings = judge(plan, facts, metrics)
+        violated = [one.describe() for one in findings if one.verdict is Verdict.VIOLATED]
+        return Decision(Act.ROLL_BACK, "; ".join(violated), findings)
+    reason = _find_delay(plan, facts, list(_judge(plan, facts, metrics, has_bounds=False)))
     if reason is None:
         act = Act.PROMOTE if facts.step + 1 == len(plan.steps) - 1 else Act.ADVANCE
+        findings = judge(plan, facts, metrics)
         return Decision(act, _say_fine(findings), findings)
     is_late = plan.max_time_s is not None and facts.elapsed_s > plan.max_time_s and not facts.is_paused
     if is_late and plan.on_timeout == "roll_back":
+        findings = judge(plan, facts, metrics)
         return Decision(Act.ROLL_BACK, f"no decision within {plan.max_time_s:g} s: {reason}", findings)
-    return Decision(Act.HOLD, f"{'too late, held for a person: ' if is_late else ''}{reason}", findings)
+    return Decision(Act.HOLD, f"{'too late, held for a person: ' if is_late else ''}{reason}")
+
+
+def judge(plan: Plan, facts: Facts, metrics: Mapping[str, MetricSettings]) -> tuple[Finding, ...]:
+    """How every guard and goal stands, with bounds."""
+    return tuple(_judge(plan, facts, metrics, has_bounds=True))
 
 
 def _find_delay(plan: Plan, facts: Facts, findings: Sequence[Finding]) -> str | None:
@@ -176,10 +189,10 @@ def _find_delay(plan: Plan, facts: Facts, findings: Sequence[Finding]) -> str | 
         return f"{plan.candidate} has had {facts.users} of at least {step.min_users} users in this step"
     if facts.is_skewed:
         return "the versions have not got the users that their shares say: something loses some of them"
-    if facts.step + 1 < len(plan.steps) - 1:
-        return None
-    # After the next step there is nothing to compare with any more.
     waiting = [one for one in findings if one.verdict is Verdict.OPEN]
+    if facts.step + 1 < len(plan.steps) - 1:
+        # What looks bad is not shown to more users before it is known.
+        waiting = [one for one in waiting if not one.is_goal and (one.harm.estimate or 0.0) > one.margin]
     return "; ".join(f"open: {one.describe()}" for one in waiting) or None
 
 
@@ -203,18 +216,19 @@ class _Decided:
     alpha: float
 
     def __call__(self, strata: Strata) -> bool:
-        return _find_verdict(self.scale.find_harm(strata, self.alpha), self.margin) is not Verdict.OPEN
+        return _find_verdict(self.scale, strata, self.margin, self.alpha) is not Verdict.OPEN
 
 
-def _judge(plan: Plan, facts: Facts, metrics: Mapping[str, MetricSettings]) -> Iterator[Finding]:
+def _judge(plan: Plan, facts: Facts, metrics: Mapping[str, MetricSettings], *, has_bounds: bool) -> Iterator[Finding]:
     alpha = _find_alpha(plan)
     for metric, guard, is_goal in _list_guards(plan):
         scale, margin = find_scale(metric, metrics, guard.quantile), _find_margin(guard, is_goal=is_goal)
         strata = facts.strata.get(metric, ())
-        users = (sum(pair[0].count for pair in strata), sum(pair[1].count for pair in strata))
+        users = (sum(pair.candidate.count for pair in strata), sum(pair.baseline.count for pair in strata))
         if guard.needed or any(users):
-            harm = scale.find_harm(strata, alpha)
-            yield Finding(metric, is_goal, _find_verdict(harm, margin), guard.margin, harm, users)
+            harm = scale.find_harm(strata, alpha) if has_bounds else Interval(scale.estimate_harm(strata), -inf, inf)
+            verdict = _find_verdict(scale, strata, margin, alpha)
+            yield Finding(metric, is_goal, verdict, guard.margin, harm, users)
 
 
 def _list_guards(plan: Plan) -> Iterator[tuple[str, Guard, bool]]:
@@ -235,12 +249,11 @@ def _find_margin(guard: Guard, *, is_goal: bool) -> float:
     return -guard.margin if is_goal else guard.margin
 
 
-def _find_verdict(harm: Interval, margin: float) -> Verdict:
-    if harm.estimate is None:
+def _find_verdict(scale: Scale, strata: Strata, margin: float, alpha: float) -> Verdict:
+    estimate = scale.estimate_harm(strata)
+    if estimate is None or not scale.is_harm_refuted(strata, margin, alpha):
         return Verdict.OPEN
-    if harm.low > margin:
-        return Verdict.VIOLATED
-    return Verdict.KEPT if harm.high < margin else Verdict.OPEN
+    return Verdict.VIOLATED if estimate > margin else Verdict.KEPT
 
 
 def _say_fine(findings: Sequence[Finding]) -> str:

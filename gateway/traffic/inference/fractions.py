@@ -6,11 +6,10 @@ contingency tables and beyond", Stat. Probab. Lett. 198, 2023, bet likewise on b
 """
 
 import math
-import operator
 from collections.abc import Callable
 
 from gateway.telemetry.samples import Sample
-from gateway.traffic.inference.bets import bet
+from gateway.traffic.inference.bets import NOTHING, Learnt, bet, learn
 from gateway.traffic.inference.interval import UNKNOWN, Interval, Pair, Strata, weigh
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -22,18 +21,26 @@ _EDGE_HALVINGS = 24
 
 def compare(strata: Strata, alpha: float, low: float = 0.0, high: float = 1.0) -> Interval:
     """The difference of the means, candidate's minus baseline's, of values between `low` and `high`."""
-    span, weights = high - low, [weigh(pair) for pair in strata]
-    if not sum(weights):
+    span, estimated = high - low, estimate(strata)
+    if estimated is None:
         return UNKNOWN._replace(low=-span, high=span)
     limit = math.log(1 / alpha)
-    differences = (_find_difference(pair) if weight else 0.0 for pair, weight in zip(strata, weights, strict=True))
-    estimate = sum(map(operator.mul, weights, differences)) / sum(weights) / span
 
     def is_refuted(difference: float) -> bool:
         return log_bet(strata, difference * span, low, high) >= limit
 
-    lowest, highest = _find_edge(estimate, -1.0, is_refuted), _find_edge(estimate, 1.0, is_refuted)
-    return Interval(estimate * span, lowest * span, highest * span)
+    inside = estimated / span
+    lowest, highest = _find_edge(inside, -1.0, is_refuted), _find_edge(inside, 1.0, is_refuted)
+    return Interval(estimated, lowest * span, highest * span)
+
+
+def estimate(strata: Strata) -> float | None:
+    """The difference, of several stages weighed by their values; None where nothing was measured."""
+    weights = [weigh(pair) for pair in strata]
+    if not sum(weights):
+        return None
+    weighed = (_find_difference(pair) * weight for pair, weight in zip(strata, weights, strict=True) if weight)
+    return sum(weighed) / sum(weights)
 
 
 def log_bet(strata: Strata, difference: float, low: float = 0.0, high: float = 1.0) -> float:
@@ -46,19 +53,25 @@ def log_bet(strata: Strata, difference: float, low: float = 0.0, high: float = 1
 
 
 def _log_bet_on(pair: Pair, shift: float, least: float, most: float, low: float, high: float) -> float:
-    candidate, baseline = pair
+    candidate, baseline, before = pair
     ours, theirs = _scale(candidate, low, high), _scale(baseline, low, high)
+    our_past, their_past = (NOTHING, NOTHING) if before is None else (_learn(one, low, high) for one in before)
 
     def bet_against(mean: float) -> float:
-        return bet(candidate.count, ours, mean + shift).both(bet(baseline.count, theirs, mean))
+        our_bet = bet(candidate.count, ours, mean + shift, our_past)
+        return our_bet.both(bet(baseline.count, theirs, mean, their_past))
 
     fitting = _fit(candidate.count, ours, baseline.count, theirs, shift, least, most)
     error = math.sqrt(0.25 / max(1, candidate.count + baseline.count))
     return _find_least(bet_against, max(least, fitting - _AROUND * error), min(most, fitting + _AROUND * error))
 
 
+def _learn(sample: Sample, low: float, high: float) -> Learnt:
+    return learn(sample.count, _scale(sample, low, high))
+
+
 def _find_difference(pair: Pair) -> float:
-    return pair[0].total / pair[0].count - pair[1].total / pair[1].count
+    return pair.candidate.total / pair.candidate.count - pair.baseline.total / pair.baseline.count
 
 
 def _fit(

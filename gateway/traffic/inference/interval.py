@@ -6,8 +6,17 @@ from typing import NamedTuple
 
 from gateway.telemetry.samples import Sample
 
-Pair = tuple[Sample, Sample]
-"""The candidate's sample and the baseline's, of one stage."""
+
+class Pair(NamedTuple):
+    """The candidate's sample and the baseline's, of one stage; `before` is what was known of both when it began.
+
+    It only says where to bet: bets are as fair without it, and win less. So it must not be changed by what came later.
+    """
+
+    candidate: Sample
+    baseline: Sample
+    before: tuple[Sample, Sample] | None = None
+
 
 Strata = Sequence[Pair]
 """The pairs of several stages. Only what was measured in the same stage is compared, and what came of it added up:
@@ -32,5 +41,5 @@ UNKNOWN = Interval(None, -math.inf, math.inf)
 
 def weigh(pair: Pair) -> float:
     """What a pair counts among others: as many values as two samples of the same size would have."""
-    ours, theirs = pair[0].count, pair[1].count
+    ours, theirs = pair.candidate.count, pair.baseline.count
     return ours * theirs / (ours + theirs) if ours and theirs else 0.0

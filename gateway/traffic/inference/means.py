@@ -21,7 +21,7 @@ def compare(strata: Strata, alpha: float) -> Interval:
     """The difference of the means, candidate's minus baseline's; of several stages, weighed by how exact each is."""
     known = [found for pair in strata if (found := _measure(pair)) is not None]
     if not known:
-        ours, theirs = _join(pair[0] for pair in strata).mean, _join(pair[1] for pair in strata).mean
+        ours, theirs = _join(pair.candidate for pair in strata).mean, _join(pair.baseline for pair in strata).mean
         return UNKNOWN if ours is None or theirs is None else UNKNOWN._replace(estimate=ours - theirs)
     weight = sum(1 / squared for _, squared, _ in known)
     estimate = sum(difference / squared for difference, squared, _ in known) / weight
@@ -32,7 +32,7 @@ def compare(strata: Strata, alpha: float) -> Interval:
 
 def _measure(pair: Pair) -> tuple[float, float, float] | None:
     """The difference in one stage, its variance and that of the values; None where too little is known."""
-    candidate, baseline = pair
+    candidate, baseline, _ = pair
     ours, theirs = candidate.variance, baseline.variance
     if ours is None or theirs is None or min(candidate.count, baseline.count) < LEAST:
         return None

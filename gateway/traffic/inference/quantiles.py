@@ -9,34 +9,60 @@ multiplied, as in `fractions`.
 import math
 from bisect import bisect_left
 from collections.abc import Callable
+from itertools import accumulate
 
 from gateway.telemetry.samples import BUCKET_RATIO, Sample
-from gateway.traffic.inference.bets import Bet, bet
+from gateway.traffic.inference.bets import NOTHING, Bet, bet, learn
 from gateway.traffic.inference.interval import UNKNOWN, Interval, Pair, Strata, weigh
 
 _STEP = math.log(BUCKET_RATIO)
-_FAR = 20.0
-"""How far above the limit a bet on one sample may be and still come into what is not refuted: bets on the other sample,
-and those of other stages, may have lost some of their stake."""
+_FAR = 40.0
+"""What a bet on one sample may have come to and still come into what is not refuted: bets on the other sample, and
+those of other stages, may have lost some of their stake."""
 
 
 def compare(strata: Strata, quantile: float, alpha: float) -> Interval:
     """The logarithm of the ratio of a quantile, candidate's to baseline's: 0.095 is ten per cent more."""
-    known = [pair for pair in strata if weigh(pair)]
-    if not known:
+    estimated = estimate(strata, quantile)
+    if estimated is None:
         return UNKNOWN
     limit = math.log(1 / alpha)
-    bets = [_Ratios(pair, quantile, limit) for pair in known]
-    weights = [weigh(pair) for pair in known]
-    estimate = sum(one.estimate * weight for one, weight in zip(bets, weights, strict=True)) / sum(weights)
+    bets = _list_bets(strata, quantile)
 
     def is_refuted(ratio: int) -> bool:
         return sum(one.against(ratio) for one in bets) >= limit
 
-    inside = round(estimate / _STEP)
+    inside = round(estimated / _STEP)
     low = -math.inf if sum(one.below for one in bets) < limit else _find_edge(inside, -1, is_refuted)
     high = math.inf if sum(one.above for one in bets) < limit else _find_edge(inside, 1, is_refuted)
-    return Interval(estimate, low * _STEP, high * _STEP)
+    return Interval(estimated, low * _STEP, high * _STEP)
+
+
+def estimate(strata: Strata, quantile: float) -> float | None:
+    """The logarithm of the ratio, of several stages weighed by their values; None where nothing was measured."""
+    weights = [weigh(pair) for pair in strata]
+    if not sum(weights):
+        return None
+    ratios = [_estimate_one(pair, quantile) if weight else 0.0 for pair, weight in zip(strata, weights, strict=True)]
+    return sum(weight * ratio for weight, ratio in zip(weights, ratios, strict=True)) / sum(weights)
+
+
+def log_bet(strata: Strata, quantile: float, ratio: float) -> float:
+    """The logarithm of what the bet against a log-ratio has come to. Quick, beside `compare`."""
+    place = ratio / _STEP
+    # Both quantiles may lie anywhere in their buckets, so a ratio between two numbers of buckets may be either.
+    places = {math.floor(place), math.ceil(place)}
+    bets = _list_bets(strata, quantile)
+    return min(sum(one.against(number) for one in bets) for number in places)
+
+
+def _list_bets(strata: Strata, quantile: float) -> list["_Ratios"]:
+    return [_Ratios(pair, quantile) for pair in strata if weigh(pair)]
+
+
+def _estimate_one(pair: Pair, quantile: float) -> float:
+    ours, theirs = pair.candidate.quantile(quantile), pair.baseline.quantile(quantile)
+    return math.log(ours / theirs) if ours and theirs else 0.0
 
 
 def _find_edge(inside: int, direction: int, is_refuted: Callable[[int], bool]) -> int:
@@ -57,12 +83,11 @@ def _find_edge(inside: int, direction: int, is_refuted: Callable[[int], bool]) -
 class _Ratios:
     """The bets of one stage against each ratio, in buckets; `below` and `above` against what no bucket bounds."""
 
-    def __init__(self, pair: Pair, quantile: float, limit: float) -> None:
-        candidate, baseline = pair
-        ours, theirs = candidate.quantile(quantile), baseline.quantile(quantile)
-        self.estimate = math.log(ours / theirs) if ours and theirs else 0.0
-        self._ours = _Places(candidate, quantile, limit)
-        self._theirs = _Places(baseline, quantile, limit)
+    def __init__(self, pair: Pair, quantile: float) -> None:
+        candidate, baseline, before = pair
+        our_past, their_past = (Sample(), Sample()) if before is None else before
+        self._ours = _Places(candidate, our_past, quantile)
+        self._theirs = _Places(baseline, their_past, quantile)
         self.below = min(self._ours.bet_on_end(self._theirs, 0), self._theirs.bet_on_end(self._ours, -1))
         self.above = min(self._ours.bet_on_end(self._theirs, -1), self._theirs.bet_on_end(self._ours, 0))
 
@@ -78,31 +103,40 @@ class _Ratios:
 
 
 class _Places:
-    """The bets of one sample against each place where the quantile may lie.
+    """The bets of one sample against each place where the quantile may lie; `past` is what was known when it began.
 
     `likely` are the buckets that have values and come into question. How many values are below the quantile is not
     known there: of all numbers that it may be, that of the least bet counts.
     """
 
-    def __init__(self, sample: Sample, quantile: float, limit: float) -> None:
+    def __init__(self, sample: Sample, past: Sample, quantile: float) -> None:
         self.likely: dict[int, Bet] = {}
         self._buckets = sorted(sample.buckets)
-        self._gaps = [bet(sample.count, 0, quantile)]
+        self._below = list(accumulate((sample.buckets[bucket] for bucket in self._buckets), initial=0))
+        self._past_buckets = sorted(past.buckets)
+        self._past_below = list(accumulate((past.buckets[bucket] for bucket in self._past_buckets), initial=0))
+        self._count, self._quantile = sample.count, quantile
         self._known: dict[int, Bet] = {}
-        below, fitting = 0, quantile * sample.count
-        for bucket in self._buckets:
-            above = below + sample.buckets[bucket]
-            against = self._known[bucket] = bet(sample.count, min(max(fitting, below), above), quantile)
-            if min(against) < limit + _FAR:
+        fitting = quantile * sample.count
+        for number, bucket in enumerate(self._buckets):
+            best = min(max(fitting, self._below[number]), self._below[number + 1])
+            against = self._known[bucket] = self._bet(best, bucket)
+            if min(against) < _FAR:
                 self.likely[bucket] = against
-            below = above
-            self._gaps.append(bet(sample.count, below, quantile))
 
     def find(self, bucket: int) -> Bet:
         """The bet against a bucket, whether it has values or not."""
         known = self._known.get(bucket)
-        return self._gaps[bisect_left(self._buckets, bucket)] if known is None else known
+        return self._bet(self._below[bisect_left(self._buckets, bucket)], bucket) if known is None else known
 
     def bet_on_end(self, others: "_Places", end: int) -> float:
         """The bet against a quantile below all values, 0, or above them, -1, whatever the other sample's is."""
-        return min(self._gaps[end].both(other) for other in others.likely.values())
+        against = self._bet(self._below[end], None)
+        return min(against.both(other) for other in others.likely.values())
+
+    def _bet(self, below: float, bucket: int | None) -> Bet:
+        learnt = NOTHING
+        if bucket is not None and self._past_buckets:
+            before = self._past_below[bisect_left(self._past_buckets, bucket)]
+            learnt = learn(self._past_below[-1], before)
+        return bet(self._count, below, self._quantile, learnt)

@@ -3,11 +3,11 @@ import pytest
 from gateway.telemetry.samples import Sample
 from gateway.traffic.forecast import find_wait_s
 from gateway.traffic.inference import fractions
-from gateway.traffic.inference.interval import Strata
+from gateway.traffic.inference.interval import Pair, Strata
 
 
 def strata(count: int, ours: float, theirs: float) -> Strata:
-    return [(Sample(count, ours * count, ours * count, {}), Sample(count, theirs * count, theirs * count, {}))]
+    return [Pair(Sample(count, ours * count, ours * count, {}), Sample(count, theirs * count, theirs * count, {}))]
 
 
 def is_worse(found: Strata) -> bool:
@@ -31,7 +31,7 @@ def test_who_would_wait_for_ever_is_not_told_how_long() -> None:
 
 
 def test_quantiles_have_as_many_values_as_their_buckets() -> None:
-    pair = (Sample(10, 20.0, 40.0, {3: 4, 9: 6}), Sample(10, 20.0, 40.0, {3: 6, 9: 4}))
+    pair = Pair(Sample(10, 20.0, 40.0, {3: 4, 9: 6}), Sample(10, 20.0, 40.0, {3: 6, 9: 4}))
     seen: list[tuple[int, int]] = []
 
     def note(found: Strata) -> bool:

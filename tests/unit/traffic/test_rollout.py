@@ -6,15 +6,15 @@ import pytest
 
 from gateway.settings import MetricSettings
 from gateway.telemetry.samples import Sample
-from gateway.traffic.inference.interval import Strata
-from gateway.traffic.rollout import Act, Facts, Guard, Plan, Step, Verdict, decide, forecast
+from gateway.traffic.inference.interval import Pair, Strata
+from gateway.traffic.rollout import Act, Facts, Guard, Plan, Step, Verdict, decide, forecast, judge
 
 STEPS = (Step(5, 60, 100), Step(50, 60, 100), Step(100))
 PLAN = Plan("v2", "v1", STEPS, {"error_rate": Guard(0.01)})
 
 
 def errors(ours: float, theirs: float = 0.01, count: int = 20_000) -> dict[str, Strata]:
-    return {"error_rate": [(Sample(count, ours * count, 0.0, {}), Sample(count, theirs * count, 0.0, {}))]}
+    return {"error_rate": [Pair(Sample(count, ours * count, 0.0, {}), Sample(count, theirs * count, 0.0, {}))]}
 
 
 FINE, BAD, UNCLEAR = errors(0.01), errors(0.05), errors(0.01, count=50)
@@ -43,6 +43,12 @@ def test_it_goes_back_when_harm_is_shown_whatever_else() -> None:
     assert reason(strata=BAD).endswith(", 0.01 allowed")
 
 
+def test_what_looks_bad_is_not_shown_to_more_users_before_it_is_known() -> None:
+    assert act(strata=errors(0.04, count=200)) is Act.HOLD
+    assert reason(strata=errors(0.04, count=200)) == "open: error_rate worse by +0.03, 0.01 allowed"
+    assert act(strata=errors(0.015, count=200)) is Act.ADVANCE
+
+
 def test_harm_within_the_margin_is_no_harm() -> None:
     assert act(strata=errors(0.012, count=500_000)) is Act.ADVANCE
     assert act(strata=errors(0.012, count=500_000), step=1) is Act.PROMOTE
@@ -51,7 +57,7 @@ def test_harm_within_the_margin_is_no_harm() -> None:
 def test_the_last_step_needs_proof() -> None:
     assert act(step=1, strata=FINE) is Act.PROMOTE
     assert act(step=1, strata=UNCLEAR) is Act.HOLD
-    assert reason(step=1, strata=UNCLEAR).startswith("open: error_rate worse by +0 [")
+    assert reason(step=1, strata=UNCLEAR).startswith("open: error_rate worse by +0, 0.01 allowed")
     assert reason(step=1, strata={}) == "open: error_rate: nothing was measured"
 
 
@@ -59,7 +65,7 @@ def test_a_goal_must_be_reached_before_the_end_and_cannot_be_missed_before() -> 
     plan = msgspec.structs.replace(PLAN, goal={"success": Guard(0.02)})
 
     def success(ours: float, count: int = 20_000) -> dict[str, Strata]:
-        return FINE | {"success": [(Sample(count, ours * count, 0.0, {}), Sample(count, 0.8 * count, 0.0, {}))]}
+        return FINE | {"success": [Pair(Sample(count, ours * count, 0.0, {}), Sample(count, 0.8 * count, 0.0, {}))]}
 
     assert act(plan, step=1, strata=success(0.85)) is Act.PROMOTE
     assert act(plan, step=1, strata=success(0.82)) is Act.HOLD
@@ -98,20 +104,30 @@ def test_without_a_decision_in_time_a_person_or_the_plan_decides() -> None:
 def test_guards_share_the_risk_of_a_false_alarm() -> None:
     """One guard alone is violated by evidence that leaves it open among ten."""
     strata = errors(0.026, count=5000)
-    alone = decide(PLAN, replace(FACTS, strata=strata), {})
+    [alone] = judge(PLAN, replace(FACTS, strata=strata), {})
     many = msgspec.structs.replace(PLAN, guards={"error_rate": Guard(0.01)} | {f"g{n}": Guard() for n in range(9)})
-    assert alone.findings[0].harm.low > decide(many, replace(FACTS, strata=strata), {}).findings[0].harm.low
+    assert alone.harm.low > judge(many, replace(FACTS, strata=strata), {})[0].harm.low
 
 
 def test_steps_are_judged_together() -> None:
-    half = errors(0.03, count=2500)["error_rate"]
-    assert act(strata={"error_rate": half}) is Act.ADVANCE
-    assert act(strata={"error_rate": [*half] * 6}) is Act.ROLL_BACK
+    """Each knows where to bet from those before it."""
+    [first] = errors(0.03, count=2500)["error_rate"]
+    strata, before = [first], (Sample(), Sample())
+    for _ in range(5):
+        past = (_add(before[0], first.candidate), _add(before[1], first.baseline))
+        strata.append(Pair(first.candidate, first.baseline, past))
+        before = past
+    assert act(strata={"error_rate": strata[:1]}) is Act.HOLD
+    assert act(strata={"error_rate": strata}) is Act.ROLL_BACK
+
+
+def _add(one: Sample, other: Sample) -> Sample:
+    return Sample(one.count + other.count, one.total + other.total, 0.0, {})
 
 
 def test_feedback_is_judged_on_its_scale() -> None:
     plan = msgspec.structs.replace(PLAN, guards={"stars": Guard(0.5)})
-    pair = (Sample(3000, 3 * 3000, 0.0, {}), Sample(3000, 4 * 3000, 0.0, {}))
+    pair = Pair(Sample(3000, 3 * 3000, 0.0, {}), Sample(3000, 4 * 3000, 0.0, {}))
     decision = decide(plan, replace(FACTS, strata={"stars": [pair]}), {"stars": MetricSettings(low=1, high=5)})
     assert decision.act is Act.ROLL_BACK
     assert decision.findings[0].harm.estimate == pytest.approx(1)

@@ -1,7 +1,7 @@
 import math
 
 from gateway.telemetry.samples import Sample
-from gateway.traffic.inference.interval import UNKNOWN, Interval, weigh
+from gateway.traffic.inference.interval import UNKNOWN, Interval, Pair, weigh
 
 
 def test_an_interval_is_known_once_both_bounds_are() -> None:
@@ -11,6 +11,6 @@ def test_an_interval_is_known_once_both_bounds_are() -> None:
 
 
 def test_a_pair_counts_as_two_samples_of_one_size() -> None:
-    assert weigh((Sample(100), Sample(100))) == 50
-    assert weigh((Sample(10), Sample(10**9))) < 10.01
-    assert weigh((Sample(), Sample(5))) == 0
+    assert weigh(Pair(Sample(100), Sample(100))) == 50
+    assert weigh(Pair(Sample(10), Sample(10**9))) < 10.01
+    assert weigh(Pair(Sample(), Sample(5))) == 0

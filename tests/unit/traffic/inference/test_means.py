@@ -5,6 +5,7 @@ import pytest
 
 from gateway.telemetry.samples import Sample
 from gateway.traffic.inference import means
+from gateway.traffic.inference.interval import Pair
 
 
 def draw(count: int, mean: float, seed: int) -> Sample:
@@ -16,19 +17,21 @@ def draw(count: int, mean: float, seed: int) -> Sample:
 
 
 def test_of_few_values_there_is_an_estimate_and_no_bound() -> None:
-    found = means.compare([(draw(10, 5, 1), draw(1000, 5, 2))], 0.05)
+    found = means.compare([Pair(draw(10, 5, 1), draw(1000, 5, 2))], 0.05)
     assert found.estimate is not None
     assert (found.low, found.high) == (-math.inf, math.inf)
-    assert means.compare([], 0.05) == means.compare([(Sample(), draw(9, 1, 1))], 0.05) == (None, -math.inf, math.inf)
+    assert (
+        means.compare([], 0.05) == means.compare([Pair(Sample(), draw(9, 1, 1))], 0.05) == (None, -math.inf, math.inf)
+    )
 
 
 def test_values_that_are_all_alike_tell_nothing_of_how_they_vary() -> None:
     alike = Sample(100, 500.0, 2500.0, {})
-    assert means.compare([(alike, alike)], 0.05).high == math.inf
+    assert means.compare([Pair(alike, alike)], 0.05).high == math.inf
 
 
 def test_the_true_difference_lies_between_the_bounds() -> None:
-    found = means.compare([(draw(5000, 6, 1), draw(20_000, 5, 2))], 0.01)
+    found = means.compare([Pair(draw(5000, 6, 1), draw(20_000, 5, 2))], 0.01)
     assert found.low < 1 < found.high
     assert found.low > 0.5
     assert found.high - found.low < 1
@@ -37,7 +40,7 @@ def test_the_true_difference_lies_between_the_bounds() -> None:
 def test_it_is_about_as_wide_as_the_formula_says() -> None:
     """Of 500 values in each sample and alpha 0.05 a little more than three standard errors, by the cited theorem."""
     one, other = draw(500, 5, 1), draw(500, 5, 2)
-    found = means.compare([(one, other)], 0.05)
+    found = means.compare([Pair(one, other)], 0.05)
     assert one.variance is not None
     assert other.variance is not None
     error = math.sqrt(one.variance / 500 + other.variance / 500)
@@ -45,7 +48,7 @@ def test_it_is_about_as_wide_as_the_formula_says() -> None:
 
 
 def test_stages_are_weighed_by_how_exact_they_are() -> None:
-    exact, rough = (draw(5000, 6, 1), draw(5000, 5, 2)), (draw(100, 12, 3), draw(100, 5, 4))
+    exact, rough = Pair(draw(5000, 6, 1), draw(5000, 5, 2)), Pair(draw(100, 12, 3), draw(100, 5, 4))
     found, alone = means.compare([exact, rough], 0.05), means.compare([exact], 0.05)
     assert found.estimate == pytest.approx(alone.estimate, abs=0.2)
     assert found.high - found.low < alone.high - alone.low
@@ -60,7 +63,7 @@ def test_looked_at_after_every_value_it_errs_no_more_often_than_it_says() -> Non
             mine = one if luck.random() < 0.5 else other
             mine.add(luck.expovariate(1.0), has_buckets=False)
             if number > 100:
-                found = means.compare([(one, other)], 0.1)
+                found = means.compare([Pair(one, other)], 0.1)
                 if found.low > 0 or found.high < 0:
                     wrong += 1
                     break
