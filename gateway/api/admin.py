@@ -8,10 +8,12 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict
 
-from gateway.api import admin_explain, admin_keys, admin_models, admin_records
+from gateway.api import admin_explain, admin_keys, admin_models, admin_records, admin_rollouts
 from gateway.api.failures import add_error_answers
 from gateway.control.control import Control
+from gateway.control.experiments import Experiments
 from gateway.control.keys import Keys
+from gateway.control.rollouts import Rollouts
 from gateway.control.runner import Runner
 from gateway.errors import Unauthorized
 from gateway.state import Store
@@ -27,6 +29,8 @@ class Desk:
 
     control: Control
     keys: Keys
+    rollouts: Rollouts
+    experiments: Experiments
     runner: Runner
     store: Store
     reload: Callable[..., Awaitable[dict[str, Any]]]
@@ -57,6 +61,7 @@ def build_admin_app(desk: Desk, read_metrics: Callable[[], Awaitable[bytes]], ke
     for router in (
         admin_models.build_router(desk.control),
         admin_keys.build_router(desk.keys),
+        admin_rollouts.build_router(desk.rollouts, desk.experiments),
         admin_records.build_router(desk.store, desk.runner),
         admin_explain.build_router(desk.control),
     ):

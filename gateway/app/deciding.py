@@ -13,10 +13,12 @@ from typing import Any
 from gateway.api.admin import Desk
 from gateway.control.control import AdapterFetcher, Control, Engines
 from gateway.control.evidence import EvidenceDesk
+from gateway.control.experiments import Experiments
 from gateway.control.feedback import FeedbackDesk
 from gateway.control.keys import Keys
 from gateway.control.mirror import UNKNOWN, StateMirror
 from gateway.control.reloading import find_ignored
+from gateway.control.rollouts import Rollouts
 from gateway.control.runner import Runner
 from gateway.control.serving import Serving
 from gateway.errors import BadRequest, Conflict, GatewayError, StateUnavailable
@@ -50,8 +52,11 @@ class Seams:
 class Deciding:
     """Everything that decides, from `begin` to `close`."""
 
-    def __init__(self, settings: Settings, control: Control, keys: Keys, runner: Runner, store: Store) -> None:
-        self.desk = Desk(control, keys, runner, store, self.reload)
+    def __init__(
+        self, settings: Settings, control: Control, keys: Keys, rollouts: Rollouts, runner: Runner, store: Store
+    ) -> None:
+        experiments = Experiments(store, lambda: control.serving)
+        self.desk = Desk(control, keys, rollouts, experiments, runner, store, self.reload)
         self.evidence = EvidenceDesk(store, control.find_price)
         self.feedback = FeedbackDesk(store, self.evidence, lambda name: control.serving.find_model(name))
         self._settings = settings
@@ -78,9 +83,10 @@ class Deciding:
         await _await_state(mirror)
         keys = Keys(settings.auth.keys, mirror)
         control = Control(serving, seams.engines, seams.keep, seams.publish, seams.fetcher, mirror, keys, started)
-        runner = Runner(store, name, control.read_standing, [control.hand_over])
+        rollouts = Rollouts(control, mirror, store)
+        runner = Runner(store, name, control.read_standing, [control.hand_over, rollouts.step])
         control.on_standing = runner.wake
-        self = cls(settings, control, keys, runner, store)
+        self = cls(settings, control, keys, rollouts, runner, store)
         self._tasks.start(mirror.run(), "look at the state")
         self._tasks.start(runner.run(), "do what one gateway does for all")
         self._tasks.start(control.settle(), "remember who has which version")

@@ -97,7 +97,7 @@ class Control:
         # Engines may be older than control: what they are by now is no news.
         self._told = {one.name: (one.state, one.phase, one.note) for one in engines.statuses()}
         if mirror.is_known:
-            self.serving = self._read(mirror.snapshot.documents)
+            self.serving = self.read(mirror.snapshot.documents)
             if self.serving.changes != serving.changes:
                 keep(self.serving)
         # Engines are started with the adapters that are wanted by then.
@@ -314,14 +314,7 @@ class Control:
         """
 
         def decide(documents: Mapping[str, bytes]) -> Decision[Event | None]:
-            before = self._read(documents)
-            after = change(before)
-            settled = after.settle(time.time())
-            written: dict[str, bytes | None] = {
-                f"{_PREFIX}{name}": changes.model_dump_json().encode()
-                for name, changes in settled.changes.items()
-                if changes != before.changes.get(name)
-            }
+            settled, written = self.compose(documents, change)
             event = say(settled) if say is not None and written else None
             return Decision(written, () if event is None else (event,), event)
 
@@ -329,9 +322,21 @@ class Control:
         if event is not None:
             logger.log(level, "%s", event.text)
 
+    def compose(
+        self, documents: Mapping[str, bytes], change: Callable[[Serving], Serving]
+    ) -> tuple[Serving, dict[str, bytes | None]]:
+        """What would be served after a change to what the documents say, and the documents that say so."""
+        before = self.read(documents)
+        settled = change(before).settle(time.time())
+        return settled, {
+            f"{_PREFIX}{name}": changes.model_dump_json().encode()
+            for name, changes in settled.changes.items()
+            if changes != before.changes.get(name)
+        }
+
     def _take(self, snapshot: Snapshot) -> None:
         """The store has something else: serve that."""
-        serving = self._read(snapshot.documents)
+        serving = self.read(snapshot.documents)
         if serving.changes == self.serving.changes:
             self.note()  # of keys, perhaps
             return
@@ -344,7 +349,7 @@ class Control:
                     self._adapters[key][adapter] = mount
                     self._tasks.start(self._mount(key, adapter, mount), f"mount {adapter} as on another gateway")
 
-    def _read(self, documents: Mapping[str, bytes]) -> Serving:
+    def read(self, documents: Mapping[str, bytes]) -> Serving:
         """What is to be served by the documents. One that cannot be read counts as it did before."""
         changes: dict[str, ModelChanges] = {}
         for name, data in documents.items():

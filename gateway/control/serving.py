@@ -96,7 +96,7 @@ class Serving:
         known = self.read(model)
         successors = dict(known.successors)
         if replaces is not None:
-            self._require_free(model)
+            self.require_free(model)
             self.find_version(model, replaces)
             for rival, gone in successors.items():
                 if gone == replaces:
@@ -113,7 +113,7 @@ class Serving:
     def remove(self, model: str, version: str) -> "Serving":
         """One version less. Raises UnknownModel, and Conflict for one that traffic still goes to."""
         self.find_version(model, version)
-        self._require_free(model)
+        self.require_free(model)
         share = self.find_model(model).split.get(version, 0.0)
         if share:
             raise Conflict(
@@ -125,7 +125,7 @@ class Serving:
     def set_split(self, model: str, weights: Mapping[str, float]) -> "Serving":
         """Other shares of the traffic. Raises UnknownModel, BadRequest, and Conflict while a rollout moves them."""
         old = self.find_model(model)
-        self._require_free(model)
+        self.require_free(model)
         if not weights:
             raise BadRequest(f"Name the versions of {model} that are to get traffic, with their weights.")
         try:
@@ -152,13 +152,19 @@ class Serving:
     def forget(self, models: Sequence[str]) -> "Serving":
         """Of these models what the file says alone. Raises Conflict while a rollout moves one of them."""
         for model in models:
-            self._require_free(model)
+            self.require_free(model)
         return self.remember({model: self.read(model).forget() for model in models})
 
-    def _require_free(self, model: str) -> None:
+    def require_free(self, model: str) -> None:
         """Raises Conflict while a rollout has the say over a model's split."""
         if rollout := self.read(model).rollout:
             raise Conflict(f"The rollout {rollout} moves the traffic of {model}: abort it first (`gateway rollout`).")
+
+    def move(self, model: str, split: Mapping[str, float], rollout: str) -> "Serving":
+        """The shares that a rollout gives; an empty name ends its say over them. Raises UnknownModel."""
+        names = [version.name for version in self.find_model(model).versions]
+        known = {name: share for name, share in split.items() if name in names}
+        return _change(self, model, split=normalise_split(known, names), rollout=rollout)
 
     def set_adapter(self, model: str, version: str, adapter: str, place: str | None) -> "Serving":
         """An adapter of a version lies there; with None it has none of that name. Raises UnknownModel."""

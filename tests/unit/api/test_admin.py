@@ -24,7 +24,7 @@ async def reload(*, is_reset: bool) -> dict[str, Any]:
 
 
 def client(key: str | None) -> httpx.AsyncClient:
-    desk = Desk(FakeControl(), None, None, None, reload)  # type: ignore[arg-type]
+    desk = Desk(FakeControl(), None, None, None, None, None, reload)  # type: ignore[arg-type]
     app = build_admin_app(desk, read_metrics, key)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
 

@@ -1,0 +1,324 @@
+"""Rollouts on the clock: what `traffic.rollout` decides is written, and so done, and told.
+
+Each is a document of the state. Time is what has passed by the own clock of the gateway that acts, while it acted:
+nobody can set it forward. Another gateway goes on with the time that was written last.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from gateway.control.control import Control
+from gateway.control.mirror import Decision, StateMirror
+from gateway.control.rollout_record import Rollout, State, describe, read_plan
+from gateway.control.standing import Standing, is_failed, is_ready
+from gateway.errors import Conflict, NotFound
+from gateway.state import Counts, Event, Evidence, Lease
+from gateway.telemetry.samples import Sample
+from gateway.traffic.measuring import count_users, find_past, find_strata, is_skewed
+from gateway.traffic.rollout import Act, Facts, Finding, decide, forecast, judge
+
+logger = logging.getLogger(__name__)
+
+_PREFIX, _PAST = "rollout/", "past/"
+_KEPT = 50
+_WRITE_EVERY_S = 5.0
+_LONGEST_TICK_S = 5.0
+_UNDER_WAY = (State.WAITING, State.RUNNING, State.PAUSED)
+
+_decode = msgspec.json.Decoder(Rollout).decode
+_decode_past = msgspec.json.Decoder(dict[str, tuple[Sample, Sample]]).decode
+
+
+@dataclass(slots=True)
+class _Watch:
+    """What has passed of a step that we act on, in seconds; `looked_s` by the monotonic clock."""
+
+    step: int
+    elapsed_s: float
+    unready_s: float
+    looked_s: float
+    written_s: float
+
+
+class Rollouts:
+    """All rollouts of a state. `step` does what is due, on the gateway that has the lease."""
+
+    def __init__(self, control: Control, mirror: StateMirror, store: Counts) -> None:
+        self._control = control
+        self._mirror = mirror
+        self._store = store
+        self._watches: dict[str, _Watch] = {}
+
+    # What people ask.
+
+    async def start(self, model: str, data: object) -> str:
+        """Begin to move the traffic of a model by a plan; returns the rollout's id.
+
+        Raises UnknownModel, BadRequest for a plan that cannot be, Conflict while another one runs, StateUnavailable.
+        """
+
+        def decide(documents: Mapping[str, bytes]) -> Decision[Rollout]:
+            known = self._control.read(documents)
+            settings = known.find_model(model)
+            known.require_free(model)
+            plan = read_plan(data, settings)
+            rollout = Rollout(_find_id(documents), model, plan, dict(settings.split), time.time())
+            said = f"{plan.candidate} is to take the place of {plan.baseline}"
+            return self._write(documents, rollout, rollout.before, "started", said)
+
+        rollout = await self._mirror.commit(decide)
+        self._log(rollout, "started")
+        return rollout.id
+
+    def show_all(self, model: str) -> list[dict[str, Any]]:
+        """The rollouts of a model, the latest first. Raises UnknownModel."""
+        self._control.serving.find_model(model)
+        own = [one for one in _list_all(self._mirror.snapshot.documents) if one.model == model]
+        return [describe(one) for one in sorted(own, key=lambda one: -one.began)]
+
+    async def show(self, model: str, name: str) -> dict[str, Any]:
+        """A rollout, how its guards stand, and how long it may take. Raises NotFound and StateUnavailable."""
+        rollout = _find(self._mirror.snapshot.documents, model, name)
+        shown = describe(rollout)
+        if rollout.step >= 0:
+            facts, _ = await self._measure(rollout)
+            metrics = self._control.serving.find_model(model).metrics
+            findings = await asyncio.to_thread(judge, rollout.plan, facts, metrics)
+            shown |= {"users": facts.users, "findings": [_describe(one) for one in findings]}
+            if not rollout.is_over:
+                shown["seconds_to_decision"] = await asyncio.to_thread(forecast, rollout.plan, facts, metrics)
+        return shown
+
+    async def act(self, model: str, name: str, act: str) -> dict[str, Any]:
+        """Let a person `pause`, `resume`, `abort` or `promote` a rollout; returns it as it is then.
+
+        Paused, it goes no step further, but back when a guard is violated. Aborted, shares are as before. Raises
+        NotFound, Conflict for what cannot be done now, and StateUnavailable; then nothing has changed.
+        """
+
+        def decide(documents: Mapping[str, bytes]) -> Decision[Rollout]:
+            known = _find(documents, model, name)
+            split = None
+            if act == "pause" and known.state is State.RUNNING:
+                after = msgspec.structs.replace(known, state=State.PAUSED)
+            elif act == "resume" and known.state is State.PAUSED:
+                after = msgspec.structs.replace(known, state=State.RUNNING)
+            elif act == "abort" and not known.is_over:
+                after, split = _end(known, State.ABORTED), known.before
+            elif act == "promote" and known.state in (State.RUNNING, State.PAUSED):
+                after, split = _end(known, State.PROMOTED), known.share(100)
+            else:
+                raise Conflict(f"The rollout {name} is {known.state}: one cannot {act} it now.")
+            return self._write(documents, after, split, _PAST_TENSE[act], "a person has asked for it")
+
+        rollout = await self._mirror.commit(decide)
+        self._log(rollout, _PAST_TENSE[act])
+        return describe(rollout)
+
+    # What the clock asks.
+
+    async def step(self, lease: Lease, standings: Sequence[Standing]) -> None:
+        """Do what is due of every rollout. Raises StateUnavailable and LeaseLost."""
+        served = {model.name for model in self._control.serving.models}
+        for rollout in _list_all(self._mirror.snapshot.documents):
+            if not rollout.is_over and rollout.model in served:
+                name = f"{rollout.model}:{rollout.plan.candidate}"
+                is_up, has_failed = is_ready(standings, name), is_failed(standings, name)
+                await self._step(rollout, lease, is_up=is_up, has_failed=has_failed)
+
+    async def _step(self, rollout: Rollout, lease: Lease, *, is_up: bool, has_failed: bool) -> None:
+        name = f"{rollout.model}:{rollout.plan.candidate}"
+        if rollout.state is State.WAITING:
+            if has_failed:
+                await self._move(rollout, lease, State.ROLLED_BACK, f"{name} cannot be served")
+            elif is_up:
+                await self._move(rollout, lease, State.RUNNING, f"{name} is ready")
+            return
+        rollout = self._let_pass(rollout, is_up=is_up)
+        facts, past = await self._measure(rollout, has_failed=has_failed)
+        decision = decide(rollout.plan, facts, self._control.serving.find_model(rollout.model).metrics)
+        state = {Act.ROLL_BACK: State.ROLLED_BACK, Act.PROMOTE: State.PROMOTED, Act.ADVANCE: State.RUNNING}
+        if decision.act is Act.HOLD:
+            await self._hold(rollout, lease, decision.reason)
+        else:
+            await self._move(rollout, lease, state[decision.act], decision.reason, decision.findings, past)
+
+    def _let_pass(self, rollout: Rollout, *, is_up: bool) -> Rollout:
+        """The rollout with the time that has passed since it was looked at last, by us and without a long pause."""
+        now_s, watch = time.monotonic(), self._watches.get(rollout.id)
+        if watch is None or watch.step != rollout.step or now_s - watch.looked_s > _LONGEST_TICK_S:
+            watch = _Watch(rollout.step, rollout.elapsed_s, rollout.unready_s, now_s, now_s)
+            self._watches[rollout.id] = watch
+        passed_s, watch.looked_s = now_s - watch.looked_s, now_s
+        watch.elapsed_s += 0.0 if rollout.state is State.PAUSED else passed_s
+        watch.unready_s = 0.0 if is_up else watch.unready_s + passed_s
+        return msgspec.structs.replace(rollout, elapsed_s=watch.elapsed_s, unready_s=watch.unready_s)
+
+    async def _hold(self, rollout: Rollout, lease: Lease, reason: str) -> None:
+        """Write now and then how long it has taken, and why it holds."""
+        watch = self._watches[rollout.id]
+        if watch.looked_s - watch.written_s < _WRITE_EVERY_S:
+            return
+        watch.written_s = watch.looked_s
+
+        def decide(documents: Mapping[str, bytes]) -> Decision[None]:
+            known = _find(documents, rollout.model, rollout.id)
+            if (known.state, known.step) != (rollout.state, rollout.step):
+                return Decision({}, (), None)
+            after = msgspec.structs.replace(rollout, reason=reason)
+            return Decision({_PREFIX + rollout.id: msgspec.json.encode(after)}, (), None)
+
+        await self._mirror.commit(decide, lease)
+
+    async def _move(
+        self,
+        rollout: Rollout,
+        lease: Lease,
+        state: State,
+        reason: str,
+        findings: Sequence[Finding] = (),
+        past: Mapping[str, tuple[Sample, Sample]] | None = None,
+    ) -> None:
+        """Go a step on, or to an end, unless a person or another gateway has been faster."""
+        kind = "step" if state is State.RUNNING else str(state)
+
+        def decide(documents: Mapping[str, bytes]) -> Decision[Rollout | None]:
+            known = _find(documents, rollout.model, rollout.id)
+            if (known.state, known.step) != (rollout.state, rollout.step):
+                return Decision({}, (), None)
+            if state is State.RUNNING:
+                after = msgspec.structs.replace(
+                    known, state=state, step=known.step + 1, elapsed_s=0.0, unready_s=0.0, reason=reason
+                )
+                split = after.share(after.percent)
+            else:
+                after = msgspec.structs.replace(_end(known, state), reason=reason)
+                split = known.share(100.0 if state is State.PROMOTED else 0.0)
+                if known.step < 0:
+                    split = known.before
+            written = self._write(documents, after, split, kind, reason, findings, past)
+            return Decision(written.changes, written.events, written.result)
+
+        moved = await self._mirror.commit(decide, lease)
+        if moved is not None:
+            self._log(moved, kind)
+
+    def _write(
+        self,
+        documents: Mapping[str, bytes],
+        after: Rollout,
+        split: Mapping[str, float] | None,
+        kind: str,
+        reason: str,
+        findings: Sequence[Finding] = (),
+        past: Mapping[str, tuple[Sample, Sample]] | None = None,
+    ) -> Decision[Rollout]:
+        """A rollout as it is from now on, with the split that it gives and the event that tells of it."""
+        written: dict[str, bytes | None] = {}
+        if split is not None:
+            owner = "" if after.is_over else after.id
+            settled, written = self._control.compose(documents, lambda serving: serving.move(after.model, split, owner))
+            if kind == "step":
+                after = msgspec.structs.replace(after, stages=[*after.stages, settled.stages[after.model]])
+                known = {} if past is None else past
+                written[f"{_PAST}{after.id}/{after.step}"] = msgspec.json.encode(known)
+        written[_PREFIX + after.id] = msgspec.json.encode(after)
+        if kind == "started":
+            written |= _forget_oldest(documents)
+        text = f"rollout {after.id} of {after.model}, {after.plan.candidate} at {after.percent:g} %: {kind}: {reason}"
+        details = {"rollout": describe(after), "findings": [_describe(one) for one in findings]}
+        return Decision(written, (Event(f"rollout_{kind}", text, after.model, details=details),), after)
+
+    async def _measure(
+        self, rollout: Rollout, *, has_failed: bool = False
+    ) -> tuple[Facts, dict[str, tuple[Sample, Sample]]]:
+        """What is known of a rollout that has begun, and what its next step would begin with."""
+        plan = rollout.plan
+        steps: list[Evidence] = [await self._store.read_evidence(stage) for stage in rollout.stages]
+        documents = self._mirror.snapshot.documents
+        pasts = [_read_past(documents, rollout.id, step) for step in range(len(steps))]
+        strata = find_strata(steps, pasts, plan.candidate, plan.baseline, (*plan.guards, *plan.goal))
+        facts = Facts(
+            step=rollout.step,
+            elapsed_s=rollout.elapsed_s,
+            users=count_users(steps[-1]).get(plan.candidate, 0),
+            strata=strata,
+            is_paused=rollout.state is State.PAUSED,
+            is_failed=has_failed,
+            unready_s=rollout.unready_s,
+            is_skewed=is_skewed(steps[-1], rollout.share(rollout.plan.steps[rollout.step].percent)),
+        )
+        return facts, find_past(strata)
+
+    def _log(self, rollout: Rollout, kind: str) -> None:
+        told = f": {rollout.reason}" if rollout.reason else ""
+        level = logging.WARNING if rollout.state is State.ROLLED_BACK else logging.INFO
+        plan, percent = rollout.plan, rollout.percent
+        logger.log(
+            level, "rollout %s of %s, %s at %g %%: %s%s", rollout.id, rollout.model, plan.candidate, percent, kind, told
+        )
+
+
+_PAST_TENSE = {"pause": "paused", "resume": "resumed", "abort": "aborted", "promote": "promoted"}
+ACTS = tuple(_PAST_TENSE)
+"""What a person can do with a rollout."""
+
+
+def _end(rollout: Rollout, state: State) -> Rollout:
+    return msgspec.structs.replace(rollout, state=state, ended=time.time())
+
+
+def _find(documents: Mapping[str, bytes], model: str, name: str) -> Rollout:
+    data = documents.get(_PREFIX + name)
+    rollout = None if data is None else _decode(data)
+    if rollout is None or rollout.model != model:
+        raise NotFound(f"{model} has no rollout {name[:200]}.")
+    return rollout
+
+
+def _list_all(documents: Mapping[str, bytes]) -> list[Rollout]:
+    return [_decode(data) for name, data in documents.items() if name.startswith(_PREFIX)]
+
+
+def _find_id(documents: Mapping[str, bytes]) -> str:
+    """The next number that no rollout has had."""
+    numbers = [int(one.id.removeprefix("r")) for one in _list_all(documents)]
+    return f"r{max(numbers, default=0) + 1}"
+
+
+def _forget_oldest(documents: Mapping[str, bytes]) -> dict[str, bytes | None]:
+    """Drop all but the latest that are over, and what they knew."""
+    over = sorted((one for one in _list_all(documents) if one.is_over), key=lambda one: one.began)
+    gone = {one.id for one in over[: max(0, len(over) - _KEPT)]}
+    pasts = [name for name in documents if name.startswith(_PAST) and name.split("/")[1] in gone]
+    return dict.fromkeys([*(_PREFIX + name for name in gone), *pasts])
+
+
+def _read_past(documents: Mapping[str, bytes], name: str, step: int) -> dict[str, tuple[Sample, Sample]]:
+    data = documents.get(f"{_PAST}{name}/{step}")
+    return {} if data is None else _decode_past(data)
+
+
+def _describe(finding: Finding) -> dict[str, Any]:
+    """How a guard stands, for events and the admin API; bounds that are not known are left out."""
+    low, high = finding.harm.low, finding.harm.high
+    return {
+        "metric": finding.metric,
+        "is_goal": finding.is_goal,
+        "verdict": str(finding.verdict),
+        "margin": finding.margin,
+        "harm": finding.harm.estimate,
+        "low": low if abs(low) < _INFINITE else None,
+        "high": high if abs(high) < _INFINITE else None,
+        "users": {"candidate": finding.users[0], "baseline": finding.users[1]},
+        "text": finding.describe(),
+    }
+
+
+_INFINITE = 1e300
