@@ -7,6 +7,7 @@ import gc
 import logging
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.api.auth import KeyRing
 from gateway.api.heads import HeadReader
@@ -77,13 +78,19 @@ class PublicPort:
         lane = Lane(self.forwarder, self._ledger, keys, max_body_bytes=server.max_body_bytes)
         if keys is not None:
             board.listeners.append(functools.partial(_renew_keys, keys, lane.heads))
-        self._app = build_public_app(board, seams.give_feedback, keys)
+        self._give_feedback = seams.give_feedback
+        self._app = build_public_app(board, self._tell_and_give, keys)
         self._protocol = functools.partial(LaneProtocol, lane)
         self._server: Server | None = None
 
     async def serve_on(self, sockets: list[socket.socket], tasks: TaskSet) -> None:
         """Answer from now on."""
         self._server = await serve_on(sockets, self._app, tasks, self._protocol)
+
+    async def _tell_and_give(self, request_id: str, metric: str, value: float, caller: str) -> dict[str, Any]:
+        """Feedback, after what it is of: most clients send it right after the answer, on the same connection."""
+        self._ledger.tell()
+        return await self._give_feedback(request_id, metric, value, caller)
 
     def read_counts(self) -> RelayCounts:
         """What has been done up to now."""

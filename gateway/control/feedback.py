@@ -15,7 +15,7 @@ from gateway.telemetry.samples import Metric, Sample
 from gateway.traffic import evidence
 
 _PATIENCE_S = 1.5  # a relay tells of a request a fifth of a second after its end, another gateway a little later
-_LOOK_EVERY_S = 0.25
+_LOOK_EVERY_S = 0.1
 _MOST_METRICS = 50
 _METRIC = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _PREFIXES = re.compile(r"(chatcmpl|cmpl|embd|resp|msg|score)[-_]")

@@ -1,7 +1,7 @@
 """What is known of a model's versions: numbers of each, and each compared with the baseline, at any time. Pure."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,9 +80,16 @@ def _describe_ratio(evidence: Evidence, shares: Mapping[str, float]) -> dict[str
     }
 
 
+def _compare_all(
+    evidence: Evidence, version: str, question: Question, metrics: Mapping[str, MetricSettings]
+) -> Iterator[dict[str, Any]]:
+    for metric in _list_metrics(evidence):
+        yield from _compare(evidence, version, metric, question, metrics)
+
+
 def _compare(
     evidence: Evidence, version: str, metric: str, question: Question, metrics: Mapping[str, MetricSettings]
-) -> Iterable[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     pair = Pair(
         evidence.get((version, USERS, metric), Sample()), evidence.get((question.baseline, USERS, metric), Sample())
     )
