@@ -14,6 +14,8 @@ _COMMANDS = {
     "split": "show or change how a model's traffic is shared among its versions",
     "load": "load one more version of a model while the gateway serves",
     "unload": "serve a version no longer; its engines end with their last answer",
+    "rollout": "move a model's traffic to a new version in steps, by evidence",
+    "experiment": "compare a model's versions by what was measured of them",
     "events": "show what was changed and decided, newest first",
     "explain": "say which version and replica a request would get, and why",
     "keys": "list, make and remove the keys that clients may show",

@@ -99,8 +99,9 @@ def _find_fault(plan: Plan, model: ModelSettings) -> str | None:
             return f"{model.name} has no version {name!r}, but {', '.join(names)}"
     if not model.split.get(plan.baseline):
         return f"the baseline {plan.baseline} has no traffic to give"
-    if _find_percent(plan, model) >= plan.steps[-2].percent:
-        return f"{plan.candidate} has more of the traffic than the last step but one gives it"
+    if (has := _find_percent(plan, model)) >= plan.steps[-2].percent:
+        beyond = f"name two steps beyond, as {(has + 100) / 2:.3g}, 100"
+        return f"{plan.candidate} has {has:.4g} % of the traffic already: {beyond}"
     for metric in (*plan.guards, *plan.goal):
         if metric not in tuple(Metric) and not _METRIC.fullmatch(metric):
             return f"no metric is called {metric!r}: there are {', '.join(Metric)}, and those of feedback"

@@ -85,12 +85,16 @@ class Rollouts:
     async def show(self, model: str, name: str) -> dict[str, Any]:
         """A rollout, how its guards stand, and how long it may take. Raises NotFound and StateUnavailable."""
         rollout = _find(self._mirror.snapshot.documents, model, name)
+        if (watch := self._watches.get(name)) is not None and watch.step == rollout.step:
+            rollout = msgspec.structs.replace(rollout, elapsed_s=watch.elapsed_s, unready_s=watch.unready_s)
         shown = describe(rollout)
         if rollout.step >= 0:
             facts, _ = await self._measure(rollout)
             metrics = self._control.serving.find_model(model).metrics
             findings = await asyncio.to_thread(judge, rollout.plan, facts, metrics)
             shown |= {"users": facts.users, "findings": [_describe(one) for one in findings]}
+            if rollout.state is State.RUNNING:
+                shown["reason"] = decide(rollout.plan, facts, metrics).reason
             if not rollout.is_over:
                 shown["seconds_to_decision"] = await asyncio.to_thread(forecast, rollout.plan, facts, metrics)
         return shown

@@ -36,9 +36,7 @@ def report(evidence: Evidence, question: Question, metrics: Mapping[str, MetricS
         "versions": {name: _describe(evidence, name, question.shares[name], metrics) for name in versions},
         "sample_ratio": _describe_ratio(evidence, question.shares),
         "comparisons": {
-            name: [
-                one for metric in _list_metrics(evidence) for one in _compare(evidence, name, metric, question, metrics)
-            ]
+            name: list(_compare_all(evidence, name, question, metrics))
             for name in versions
             if name != question.baseline
         },

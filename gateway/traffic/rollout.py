@@ -156,12 +156,12 @@ def decide(plan: Plan, facts: Facts, metrics: Mapping[str, MetricSettings]) -> D
         return Decision(Act.ROLL_BACK, f"{plan.candidate} cannot be served")
     if facts.unready_s > plan.max_unready_s:
         return Decision(Act.ROLL_BACK, f"{plan.candidate} has had no ready engine for {facts.unready_s:.0f} s")
-    verdicts = [one.verdict for one in _judge(plan, facts, metrics, has_bounds=False)]
-    if Verdict.VIOLATED in verdicts:
+    rough = tuple(_judge(plan, facts, metrics, has_bounds=False))
+    if any(one.verdict is Verdict.VIOLATED for one in rough):
         findings = judge(plan, facts, metrics)
         violated = [one.describe() for one in findings if one.verdict is Verdict.VIOLATED]
         return Decision(Act.ROLL_BACK, "; ".join(violated), findings)
-    reason = _find_delay(plan, facts, list(_judge(plan, facts, metrics, has_bounds=False)))
+    reason = _find_delay(plan, facts, rough)
     if reason is None:
         act = Act.PROMOTE if facts.step + 1 == len(plan.steps) - 1 else Act.ADVANCE
         findings = judge(plan, facts, metrics)

@@ -1,0 +1,78 @@
+from typing import Any
+
+import pytest
+
+from gateway.control.rollout_record import Rollout, State, describe, read_plan
+from gateway.errors import BadRequest
+from gateway.traffic.rollout import Plan, Step
+from tests.support.control_bench import make_model
+
+PLAN = Plan("v2", "v1", (Step(10), Step(50), Step(100)))
+
+
+def test_a_plan_may_be_said_in_one_word() -> None:
+    plan = read_plan({"candidate": "v2"}, make_model())
+    assert (plan.candidate, plan.baseline) == ("v2", "v1")
+    assert [step.percent for step in plan.steps] == [1, 5, 25, 50, 100]
+    assert {(step.min_time_s, step.min_users) for step in plan.steps} == {(300, 200)}
+    assert plan.guards.keys() == {"error_rate", "ttft_s"}
+
+
+def test_steps_may_be_numbers_and_share_what_they_take() -> None:
+    steps = [10, {"percent": 50, "min_users": 7}, 100]
+    plan = read_plan({"candidate": "v2", "steps": steps, "min_time_s": 3, "min_users": 5}, make_model())
+    assert plan.steps == (Step(10, 3, 5), Step(50, 3, 7), Step(100, 3, 5))
+
+
+def test_the_baseline_is_who_has_the_most_but_for_the_candidate() -> None:
+    model = make_model(split={"v1": 4, "v2": 3, "v3": 1}, versions=3)
+    assert read_plan({"candidate": "v2"}, model).baseline == "v1"
+    assert read_plan({"candidate": "v3"}, model).baseline == "v1"
+    assert read_plan({"candidate": "v1", "steps": [60, 100]}, model).baseline == "v2"
+
+
+def test_steps_that_the_candidate_is_past_are_left_out() -> None:
+    plan = read_plan({"candidate": "v2"}, make_model(split={"v1": 90, "v2": 10}))
+    assert [step.percent for step in plan.steps] == [25, 50, 100]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ([], "A rollout is an object"),
+        ({"candidate": "v2", "alpha": 2}, "alpha"),
+        ({"candidate": "v2", "min_time_s": -1}, "min_time_s"),
+        ({"candidate": "v2", "min_users": 1.5}, "min_users"),
+        ({"candidate": "v2", "steps": "fast"}, "steps"),
+        ({"candidate": "v2", "goal": {"error_rate": {}}}, "is a guard and a goal"),
+        ({"candidate": "v1", "baseline": "v3"}, "v3"),
+        ({"candidate": ["v2"]}, "candidate"),
+    ],
+)
+def test_a_plan_that_cannot_be_says_why(data: object, said: str) -> None:
+    with pytest.raises(BadRequest, match="rollout") as refused:
+        read_plan(data, make_model())
+    assert said in refused.value.message
+
+
+def test_a_candidate_that_has_nearly_all_cannot_be_rolled_out() -> None:
+    with pytest.raises(BadRequest, match="has 60 % of the traffic already: name two steps beyond, as 80, 100"):
+        read_plan({"candidate": "v2"}, make_model(split={"v1": 40, "v2": 60}))
+
+
+def rollout(**values: Any) -> Rollout:
+    return Rollout("r1", "m", PLAN, {"v1": 0.6, "v2": 0.0, "v3": 0.4}, 5.0, **values)
+
+
+def test_shares_are_of_what_both_versions_have() -> None:
+    assert rollout().share(25) == pytest.approx({"v1": 0.45, "v2": 0.15, "v3": 0.4})
+
+
+def test_what_it_gives_is_said_in_per_cent() -> None:
+    assert rollout().percent == 0
+    assert rollout(step=1, state=State.RUNNING).percent == rollout(step=1, state=State.PAUSED).percent == 50
+    assert rollout(step=1, state=State.ROLLED_BACK).percent == rollout(step=1, state=State.ABORTED).percent == 0
+    assert rollout(step=1, state=State.PROMOTED).percent == 100
+    shown = describe(rollout(step=0, state=State.RUNNING))
+    assert (shown["percent"], shown["plan"]["candidate"], shown["state"]) == (10, "v2", "running")
+    assert [state for state in State if rollout(state=state).is_over] == ["promoted", "rolled_back", "aborted"]
