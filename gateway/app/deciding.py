@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.api.admin import Desk
-from gateway.control.control import AdapterFetcher, Control, Engines
+from gateway.control.adapters import AdapterFetcher
+from gateway.control.control import Control, Engines
 from gateway.control.evidence import EvidenceDesk
 from gateway.control.experiments import Experiments
 from gateway.control.feedback import FeedbackDesk

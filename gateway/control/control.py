@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
+from gateway.control.adapters import AdapterFetcher, Adapters, MountingEngines
 from gateway.control.changes import ModelChanges
 from gateway.control.describing import describe, list_stand_ins, tell
 from gateway.control.keys import Keys
@@ -18,8 +19,8 @@ from gateway.control.reloading import Reloading, find_conflicts, plan
 from gateway.control.serving import Serving
 from gateway.control.snapshots import build_routes
 from gateway.control.standing import Standing, is_failed, is_ready, read_standing
-from gateway.engines.engine import EngineStatus, MountRefused, write_public_id
-from gateway.errors import BadRequest, Conflict, NoCapacity, StateUnavailable, UnknownModel
+from gateway.engines.engine import EngineStatus, write_public_id
+from gateway.errors import BadRequest, Conflict, StateUnavailable, UnknownModel
 from gateway.fleet.replica import Replica, VersionKey
 from gateway.settings import (
     ModelSettings,
@@ -28,10 +29,7 @@ from gateway.settings import (
     SourceAddress,
     find_name_fault,
     for_version,
-    is_address,
-    parse_address,
 )
-from gateway.sources import Fetched, SourceFailed, Told
 from gateway.state import Event, Lease, Snapshot
 from gateway.tasks import TaskSet
 from gateway.traffic.routes import Routes
@@ -39,25 +37,14 @@ from gateway.traffic.routes import Routes
 logger = logging.getLogger(__name__)
 
 _PREFIX = "model/"
-_MOUNT_AGAIN_S = 5.0
 _SETTLE_AGAIN_S = 0.25
 
-Mount = tuple[str | None, int]
-"""Where an adapter lies, None if it was taken away, and the how manyeth time it was said."""
 
-
-class Engines(Protocol):
+class Engines(MountingEngines, Protocol):
     """The engines as control sees them: the supervisor, or what another process tells of its own."""
 
     def statuses(self) -> list[EngineStatus]: ...
     def replicas(self) -> list[Replica]: ...
-    async def set_adapter(self, model: str, version: str, adapter: str, folder: Path | None) -> None: ...
-
-
-class AdapterFetcher(Protocol):
-    """Gets what lies elsewhere; `sources.Fetcher` is the real one."""
-
-    async def fetch(self, address: SourceAddress, told: Told, *, is_fresh: bool = False) -> Fetched: ...
 
 
 class Control:
@@ -85,7 +72,6 @@ class Control:
         self._engines = engines
         self._keep = keep
         self._publish = publish
-        self._fetcher = fetcher
         self._mirror = mirror
         self._keys = keys
         self._tasks = TaskSet()
@@ -100,13 +86,13 @@ class Control:
             self.serving = self.read(mirror.snapshot.documents)
             if self.serving.changes != serving.changes:
                 keep(self.serving)
-        # Engines are started with the adapters that are wanted by then.
-        self._adapters = _list_adapters(self.serving)
+        self._adapters = Adapters(self.serving, engines, fetcher)
         mirror.listeners.append(self._take)
         self.note()
 
     async def close(self) -> None:
         """Do nothing any more."""
+        await self._adapters.close()
         await self._tasks.close()
 
     @property
@@ -262,30 +248,14 @@ class Control:
         if fault := find_name_fault(adapter):
             raise BadRequest(f"The name of an adapter {fault}.", param="name")
         self._mirror.require()
+        folder = await self._adapters.set((model, version), adapter, place)
         public_id = write_public_id(model, version, adapter)
-        folder = await self._fetch(public_id, place) if isinstance(place, SourceAddress) else place
-        try:
-            await self._engines.set_adapter(model, version, adapter, folder)
-        except MountRefused as refused:
-            raise BadRequest(f"{public_id}: {refused}.") from refused
         kind = "adapter_removed" if place is None else "adapter_mounted"
         text = f"{public_id} is {'taken away' if place is None else f'mounted, {folder}'}"
         event = Event(kind, text, model, details={"version": version, "adapter": adapter})
         written = None if place is None else str(place)
-        mount = (written, self.serving.read(model).mounts.get(f"{version}+{adapter}", 0) + 1)
-        self._adapters.setdefault((model, version), {})[adapter] = mount
         await self.change(lambda serving: serving.set_adapter(model, version, adapter, written), lambda serving: event)
         return public_id
-
-    async def _fetch(self, public_id: str, address: SourceAddress) -> Path:
-        """What lies there now, though the same may have been fetched before."""
-        logger.info("fetching %s for %s", address, public_id)
-        try:
-            fetched = await self._fetcher.fetch(address, lambda done, total: None, is_fresh=True)
-        except SourceFailed as failure:
-            message = f"{public_id}: {failure}."
-            raise BadRequest(message) if failure.is_final else NoCapacity(message, retry_after_s=30) from failure
-        return fetched.folder
 
     async def hand_over(self, lease: Lease, standings: Sequence[Standing]) -> None:
         """Let successors that are ready take the place they were loaded for, and give up those that cannot be."""
@@ -343,11 +313,7 @@ class Control:
         self.serving = serving
         self._keep(serving)
         self.note()
-        for key, wanted in _list_adapters(serving).items():
-            for adapter, mount in wanted.items() if key in serving.list_versions() else ():
-                if self._adapters.setdefault(key, {}).get(adapter) != mount:
-                    self._adapters[key][adapter] = mount
-                    self._tasks.start(self._mount(key, adapter, mount), f"mount {adapter} as on another gateway")
+        self._adapters.follow(serving)
 
     def read(self, documents: Mapping[str, bytes]) -> Serving:
         """What is to be served by the documents. One that cannot be read counts as it did before."""
@@ -367,35 +333,6 @@ class Control:
         except ValidationError:
             logger.exception("what the state says of %s cannot be read, and is ignored", model)
             return self.serving.read(model)
-
-    async def _mount(self, key: VersionKey, adapter: str, mount: Mount) -> None:
-        """Do here what another gateway has been told to, as soon as there is an engine to do it on."""
-        public_id, (place, _) = write_public_id(*key, adapter), mount
-        while self._adapters.get(key, {}).get(adapter) == mount and key in self.serving.list_versions():
-            try:
-                folder = None if place is None else await self._locate(public_id, place)
-                await self._engines.set_adapter(*key, adapter, folder)
-            except (MountRefused, NoCapacity, BadRequest) as refused:
-                logger.warning("%s cannot be mounted as on another gateway: %s", public_id, refused)
-                await asyncio.sleep(_MOUNT_AGAIN_S)
-            else:
-                logger.info("%s is as on another gateway: %s", public_id, place or "taken away")
-                return
-
-    async def _locate(self, public_id: str, place: str) -> Path:
-        return await self._fetch(public_id, parse_address(place)) if is_address(place) else Path(place)
-
-
-def _list_adapters(serving: Serving) -> dict[VersionKey, dict[str, Mount]]:
-    """What was mounted and taken away at run time."""
-    found: dict[VersionKey, dict[str, Mount]] = {}
-    for model in serving.models:
-        changes = serving.read(model.name)
-        for version, adapters in changes.adapters.items():
-            found[model.name, version] = {
-                name: (place, changes.mounts.get(f"{version}+{name}", 0)) for name, place in adapters.items()
-            }
-    return found
 
 
 def _end_succession(act: Callable[[Serving, str, str], Serving], key: VersionKey, serving: Serving) -> Serving:

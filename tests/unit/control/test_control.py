@@ -520,7 +520,7 @@ async def test_who_is_told_of_readiness_is_told_of_changes_only(tmp_path: Path) 
 async def test_an_adapter_that_was_mounted_elsewhere_is_mounted_here_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.control.control._MOUNT_AGAIN_S", 0)
+    monkeypatch.setattr("gateway.control.adapters._MOUNT_AGAIN_S", 0)
     bench = Bench(tmp_path)
     other = Bench(tmp_path, store=bench.store)
     for one in (bench, other):
