@@ -20,9 +20,11 @@ from redis.exceptions import RedisError
 
 from gateway.errors import StateUnavailable
 from gateway.state.store import (
+    COMPARISONS_KEPT,
     REQUESTS,
     USERS,
     Batch,
+    Comparison,
     Entry,
     Event,
     Evidence,
@@ -46,6 +48,7 @@ _USAGE = ("requests", "failed", "tokens_in", "tokens_out", "estimated_in", "esti
 _SCRIPTS = Path(__file__).parent / "lua"
 _pack = msgspec.json.Encoder().encode
 _decode_entry = msgspec.json.Decoder(Entry).decode
+_decode_comparison = msgspec.json.Decoder(Comparison).decode
 _decode_event = msgspec.json.Decoder(Event).decode
 
 
@@ -150,8 +153,10 @@ class RedisStore:
             (one.day, "|".join((one.caller, one.model, one.version)), [(name, getattr(one, name)) for name in _USAGE])
             for one in batch.usage
         ]
-        packed = _pack([requests, [_tell_first(first) for first in batch.firsts], _tell_sums(batch.sums), usage])
-        await self._write("tell", batch.id, packed)
+        compared = [(one.model, msgspec.json.encode(one).decode()) for one in batch.comparisons]
+        firsts = [_tell_first(first) for first in batch.firsts]
+        packed = _pack([requests, firsts, _tell_sums(batch.sums), usage, compared])
+        await self._write("tell", batch.id, packed, COMPARISONS_KEPT)
 
     async def find_requests(self, ids: Sequence[str]) -> dict[str, Entry]:
         """See `Counts`."""
@@ -192,6 +197,11 @@ class RedisStore:
                     usage = found.setdefault((day, caller, model, version), Usage(caller, model, version, day=day))
                     setattr(usage, name, float(value) if name == "cost" else int(float(value)))
         return [found[key] for key in sorted(found)]
+
+    async def read_comparisons(self, model: str) -> list[Comparison]:
+        """See `Counts`."""
+        rows = await self._ask(self._redis.lrange(f"{_PREFIX}comparisons:{model}", 0, COMPARISONS_KEPT - 1))
+        return [_decode_comparison(row) for row in rows]
 
     async def _write(self, script: str, *args: bytes | str | float) -> Any:
         """Run a script that writes counts, and remember it for a while."""

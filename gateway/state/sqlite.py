@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.errors import StateUnavailable
 from gateway.state import sqlite_counts
-from gateway.state.store import Batch, Entry, Event, Evidence, Feedback, Lease, LeaseLost, Snapshot, Stale
+from gateway.state.store import Batch, Comparison, Entry, Event, Evidence, Feedback, Lease, LeaseLost, Snapshot, Stale
 from gateway.telemetry.observations import Usage
 
 T = TypeVar("T")
@@ -170,6 +170,10 @@ class SqliteStore:
     async def read_usage(self, since: str) -> list[Usage]:
         """See `Counts`."""
         return await self._run(lambda connection: sqlite_counts.read_usage(connection, since), is_read=True)
+
+    async def read_comparisons(self, model: str) -> list[Comparison]:
+        """See `Counts`."""
+        return await self._run(lambda connection: sqlite_counts.read_comparisons(connection, model), is_read=True)
 
     def _is_held(self, connection: sqlite3.Connection, lease: Lease) -> bool:
         row = connection.execute(

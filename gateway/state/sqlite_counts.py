@@ -9,7 +9,17 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from gateway.state.store import REQUESTS, USERS, Batch, Entry, Evidence, Feedback, First
+from gateway.state.store import (
+    COMPARISONS_KEPT,
+    REQUESTS,
+    USERS,
+    Batch,
+    Comparison,
+    Entry,
+    Evidence,
+    Feedback,
+    First,
+)
 from gateway.telemetry.observations import Usage
 from gateway.telemetry.samples import Sample
 
@@ -34,7 +44,9 @@ CREATE TABLE usage (
     day TEXT, caller TEXT, model TEXT, version TEXT, requests INTEGER, failed INTEGER, tokens_in INTEGER,
     tokens_out INTEGER, estimated_in INTEGER, estimated_out INTEGER, cost REAL,
     PRIMARY KEY (day, caller, model, version)
-) WITHOUT ROWID
+) WITHOUT ROWID;
+CREATE TABLE comparisons (number INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, comparison BLOB NOT NULL);
+CREATE INDEX comparisons_of_model ON comparisons (model, number)
 """
 
 _REQUESTS_KEPT = 1_000_000
@@ -45,6 +57,7 @@ _SIGN = 1 << 63
 
 _SampleKey = tuple[int, str, str, str]
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode
+_decode_comparison = msgspec.msgpack.Decoder(Comparison).decode
 
 
 def tell(connection: sqlite3.Connection, batch: Batch) -> None:
@@ -58,6 +71,7 @@ def tell(connection: sqlite3.Connection, batch: Batch) -> None:
     _add(connection, samples | _find_new(connection, batch.firsts))
     for usage in batch.usage:
         _add_usage(connection, usage)
+    _add_comparisons(connection, batch.comparisons)
     _forget(connection, "batches", _BATCHES_KEPT)
     _forget(connection, "requests", _REQUESTS_KEPT)
     _forget_stages(connection, {stage for stage, *_ in samples} | {first.stage for first in batch.firsts})
@@ -106,6 +120,23 @@ def read_usage(connection: sqlite3.Connection, since: str) -> list[Usage]:
     columns = "caller, model, version, requests, failed, tokens_in, tokens_out, estimated_in, estimated_out, cost, day"
     order = "ORDER BY day, caller, model, version"
     return [Usage(*row) for row in connection.execute(f"SELECT {columns} FROM usage WHERE day >= ? {order}", (since,))]  # noqa: S608
+
+
+def read_comparisons(connection: sqlite3.Connection, model: str) -> list[Comparison]:
+    """See `Counts`."""
+    asked = "SELECT comparison FROM comparisons WHERE model = ? ORDER BY number DESC LIMIT ?"
+    return [_decode_comparison(row[0]) for row in connection.execute(asked, (model, COMPARISONS_KEPT))]
+
+
+def _add_comparisons(connection: sqlite3.Connection, comparisons: Sequence[Comparison]) -> None:
+    rows = [(one.model, msgspec.msgpack.encode(one)) for one in comparisons]
+    connection.executemany("INSERT INTO comparisons (model, comparison) VALUES (?, ?)", rows)
+    for model in {one.model for one in comparisons}:
+        latest = "SELECT number FROM comparisons WHERE model = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2"
+        connection.execute(
+            f"DELETE FROM comparisons WHERE model = ?1 AND number <= ({latest})",  # noqa: S608 - ours
+            (model, COMPARISONS_KEPT),
+        )
 
 
 def _find_new(connection: sqlite3.Connection, firsts: Iterable[First]) -> dict[_SampleKey, Sample]:

@@ -10,11 +10,14 @@ from typing import Any, Protocol
 
 import msgspec
 
-from gateway.telemetry.observations import Usage
+from gateway.telemetry.observations import Texts, Usage
 from gateway.telemetry.samples import Sample
 
 USERS, REQUESTS = "users", "requests"
 """Scopes of samples: the first value of each user in a stage, and that of every request."""
+
+COMPARISONS_KEPT = 200
+"""Of each model."""
 
 SampleKey = tuple[str, str, str]
 """Version, scope and metric."""
@@ -85,10 +88,23 @@ class First(msgspec.Struct, array_like=True, frozen=True):
     values: list[Value]
 
 
+class Comparison(msgspec.Struct, frozen=True):
+    """Two answers to one request: of the `primary`, which the client got, and of the `shadow`; `at` since the epoch."""
+
+    at: float
+    model: str
+    request_id: str
+    primary: str
+    shadow: str
+    values: dict[str, float]
+    texts: Texts
+
+
 class Batch(msgspec.Struct, frozen=True):
     """Counts to be added, once for each `id`, however often they are sent.
 
-    `requests` are remembered for feedback; `sums` are added to samples of requests, by stage, version and metric.
+    `requests` are remembered for feedback; `sums` are added to samples of requests, by stage, version and metric. Of
+    `comparisons` the latest of each model are kept.
     """
 
     id: str
@@ -96,6 +112,7 @@ class Batch(msgspec.Struct, frozen=True):
     firsts: list[First] = []
     sums: dict[tuple[int, str, str], Sample] = {}
     usage: list[Usage] = []
+    comparisons: list[Comparison] = []
 
 
 class Feedback(msgspec.Struct, frozen=True):
@@ -167,6 +184,9 @@ class Counts(Protocol):
 
     async def read_usage(self, since: str) -> list[Usage]:
         """What was used, by day, from a day on, as `2026-11-26`."""
+
+    async def read_comparisons(self, model: str) -> list[Comparison]:
+        """The latest of a model, newest first, `COMPARISONS_KEPT` at most."""
 
 
 class Store(Documents, Counts, Protocol):

@@ -6,6 +6,7 @@ numbers can also be sent from one process to another and added up.
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
@@ -59,10 +60,21 @@ class TargetCounts(msgspec.Struct):
         self.total.add(other.total)
 
 
+class CopyCounter(Protocol):
+    """Where copies of requests are counted."""
+
+    def count_copy(self, model: str, version: str, outcome: str) -> None:
+        """Count a copy for a version that was `compared`, `failed` or `dropped`."""
+
+
 class RelayCounts(msgspec.Struct):
-    """What a relay has done since it began, by model and version. Its ledger is the one writer."""
+    """What a relay has done since it began, by model and version; `copies` by their outcome too.
+
+    Writers are its ledger and its shadows.
+    """
 
     targets: dict[tuple[str, str], TargetCounts] = {}
+    copies: dict[tuple[str, str, str], int] = {}
 
     def count(self, record: RequestRecord, total_s: float) -> None:
         """Count a request that has ended."""
@@ -82,15 +94,23 @@ class RelayCounts(msgspec.Struct):
             target.tokens_in += record.tokens_in or 0
             target.tokens_out += record.tokens_out or 0
 
+    def count_copy(self, model: str, version: str, outcome: str) -> None:
+        """See `CopyCounter`."""
+        key = (model, version, outcome)
+        self.copies[key] = self.copies.get(key, 0) + 1
+
     def count_ended(self, model: str, version: str) -> int:
-        """Requests to a version that have ended."""
+        """Requests to a version that have ended, and copies of some."""
         target = self.targets.get((model, version))
-        return 0 if target is None else sum(target.statuses.values())
+        copies = sum(self.copies.get((model, version, outcome), 0) for outcome in ("compared", "failed"))
+        return copies + (0 if target is None else sum(target.statuses.values()))
 
     def add(self, other: "RelayCounts") -> None:
         """Count what another relay has counted."""
         for key, target in other.targets.items():
             self.targets.setdefault(key, TargetCounts()).add(target)
+        for copy, count in other.copies.items():
+            self.copies[copy] = self.copies.get(copy, 0) + count
 
 
 def render(counts: RelayCounts, running: Mapping[str, int], extra: Iterable[Metric] = ()) -> bytes:
@@ -130,10 +150,17 @@ def _tell(counts: RelayCounts, running: Mapping[str, int]) -> Iterator[Metric]:
         tokens.add_metric((*names, "out", "true"), target.estimated_out)
         _tell_histogram(first, names, FIRST_BYTE_BUCKETS_S, target.first_byte)
         _tell_histogram(total, names, TOTAL_BUCKETS_S, target.total)
+    copies = CounterMetricFamily(
+        "gateway_shadow_copies",
+        "Copies of requests for a version that is a shadow. Dropped: there was no room for them.",
+        labels=(*_TARGET, "outcome"),
+    )
+    for copied, count in counts.copies.items():
+        copies.add_metric(copied, count)
     gauge = GaugeMetricFamily("gateway_requests_running", "Requests under way.", labels=("address",))
     for address, number in running.items():
         gauge.add_metric((address,), number)
-    yield from (requests, tokens, first, total, gauge)
+    yield from (requests, tokens, first, total, copies, gauge)
 
 
 def _tell_histogram(

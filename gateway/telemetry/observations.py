@@ -69,11 +69,36 @@ class Usage(msgspec.Struct, array_like=True):
             self.tokens_out += record.tokens_out or 0
 
 
+class Texts(msgspec.Struct, frozen=True):
+    """What was asked, and what both versions said."""
+
+    question: str
+    primary: str
+    shadow: str
+
+
+class Copied(msgspec.Struct, array_like=True, frozen=True):
+    """What came of a copy for the `shadow`, compared with the answer that the client got from the `primary`.
+
+    `unit` stands for the user; `values` are by metric, see `traffic.shadow`. `texts` only where they are to be kept.
+    """
+
+    request_id: str
+    model: str
+    primary: str
+    shadow: str
+    stage: int
+    unit: int
+    values: dict[str, float]
+    texts: Texts | None = None
+
+
 class Observed(msgspec.Struct, frozen=True):
     """What a relay tells in one go."""
 
     requests: list[Observation] = []
     usage: list[Usage] = []
+    copies: list[Copied] = []
 
 
 Observer = Callable[[Observed], None]

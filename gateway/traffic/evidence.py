@@ -8,10 +8,10 @@ import math
 from collections.abc import Iterator
 
 from gateway.state import Entry, First, Value
-from gateway.telemetry.observations import Observation
+from gateway.telemetry.observations import Copied, Observation
 from gateway.telemetry.samples import TIMES, Metric, Sample, find_bucket
 
-REQUEST_GROUP, STREAM_GROUP = "request", "stream"
+REQUEST_GROUP, STREAM_GROUP, COPY_GROUP = "request", "stream", "copy"
 _STREAM_METRICS = (Metric.TTFT_S, Metric.ITL_S)
 _LIMITED, _REFUSED = "length", "content_filter"
 
@@ -55,6 +55,19 @@ def list_firsts(observation: Observation, values: list[tuple[Metric, float]]) ->
         own = [to_value(metric, value) for metric, value in values if (metric in _STREAM_METRICS) == is_stream]
         if own:
             yield First(observation.stage, observation.version, group, observation.unit, own)
+
+
+def list_copy_firsts(copied: Copied) -> Iterator[First]:
+    """What a copy counts if it is the user's first: for the version that it is compared with."""
+    if copied.values:
+        values = [Value(metric, value) for metric, value in copied.values.items()]
+        yield First(copied.stage, copied.primary, COPY_GROUP, copied.unit, values)
+
+
+def add_copy(sums: dict[tuple[int, str, str], Sample], copied: Copied) -> None:
+    """Count a copy, whoever's it is."""
+    for metric, value in copied.values.items():
+        sums.setdefault((copied.stage, copied.primary, metric), Sample()).add(value, has_buckets=False)
 
 
 def to_value(metric: str, value: float) -> Value:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from gateway.errors import BadRequest, UnknownModel
 from gateway.fleet.replica import Replica
+from gateway.traffic.shadow import Shadow
 from gateway.traffic.split import Split
 
 
@@ -50,7 +51,8 @@ class VersionRoute:
 class ModelRoute:
     """A public name, its versions, and how requests are split over them.
 
-    `stage` names the time in which the same users have the same versions; 0 where there is nothing to compare.
+    `stage` names the time in which the same users have the same versions; 0 where there is nothing to compare. The
+    `shadow` gets copies of some requests.
     """
 
     name: str
@@ -59,6 +61,7 @@ class ModelRoute:
     sticky_by: tuple[str, ...] = ()
     created: int = 0
     stage: int = 0
+    shadow: Shadow | None = None
 
 
 class How(StrEnum):

@@ -2,7 +2,7 @@
 if not redis.call('SET', P .. 'batch:' .. ARGV[1], 1, 'NX', 'EX', 3600) then
   return
 end
-local requests, firsts, sums, usage = unpack(cjson.decode(ARGV[2]))
+local requests, firsts, sums, usage, compared = unpack(cjson.decode(ARGV[2]))
 for _, request in ipairs(requests) do
   local count = redis.call('INCR', P .. 'requests')
   local bucket = math.floor(count / BUCKET)
@@ -21,4 +21,9 @@ for _, used in ipairs(usage) do
   for _, amount in ipairs(used[3]) do
     redis.call('HINCRBYFLOAT', key, used[2] .. '|' .. amount[1], amount[2])
   end
+end
+for _, comparison in ipairs(compared) do
+  local key = P .. 'comparisons:' .. comparison[1]
+  redis.call('LPUSH', key, comparison[2])
+  redis.call('LTRIM', key, 0, ARGV[3] - 1)
 end

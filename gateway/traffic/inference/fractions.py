@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 
 from gateway.telemetry.samples import Sample
-from gateway.traffic.inference.bets import NOTHING, Learnt, bet, learn
+from gateway.traffic.inference.bets import NO_BET, NOTHING, Learnt, bet, learn
 from gateway.traffic.inference.interval import UNKNOWN, Interval, Pair, Strata, weigh
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -32,6 +32,21 @@ def compare(strata: Strata, alpha: float, low: float = 0.0, high: float = 1.0) -
     inside = estimated / span
     lowest, highest = _find_edge(inside, -1.0, is_refuted), _find_edge(inside, 1.0, is_refuted)
     return Interval(estimated, lowest * span, highest * span)
+
+
+def find_mean(sample: Sample, alpha: float, low: float = 0.0, high: float = 1.0) -> Interval:
+    """The mean of one sample, of values between `low` and `high`."""
+    span = high - low
+    if not sample.count:
+        return UNKNOWN._replace(low=low, high=high)
+    total, limit = _scale(sample, low, high), math.log(1 / alpha)
+
+    def is_refuted(mean: float) -> bool:
+        return bet(sample.count, total, mean).both(NO_BET) >= limit
+
+    inside = total / sample.count
+    lowest, highest = _find_edge(inside, 0.0, is_refuted), _find_edge(inside, 1.0, is_refuted)
+    return Interval(low + inside * span, low + lowest * span, low + highest * span)
 
 
 def estimate(strata: Strata) -> float | None:

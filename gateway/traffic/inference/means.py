@@ -30,6 +30,16 @@ def compare(strata: Strata, alpha: float) -> Interval:
     return Interval(estimate, estimate - width, estimate + width)
 
 
+def find_mean(sample: Sample, alpha: float) -> Interval:
+    """The mean of one sample, of values that may be differences themselves."""
+    variance = sample.variance
+    if not variance or sample.count < LEAST:
+        return UNKNOWN._replace(estimate=sample.mean)
+    mean = sample.total / sample.count
+    width = math.sqrt(variance / sample.count) * _find_factor(sample.count, alpha)
+    return Interval(mean, mean - width, mean + width)
+
+
 def _measure(pair: Pair) -> tuple[float, float, float] | None:
     """The difference in one stage, its variance and that of the values; None where too little is known."""
     candidate, baseline, _ = pair

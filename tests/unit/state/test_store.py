@@ -11,6 +11,7 @@ from gateway.state import (
     REQUESTS,
     USERS,
     Batch,
+    Comparison,
     Entry,
     Event,
     Feedback,
@@ -23,7 +24,7 @@ from gateway.state import (
     Value,
     open_store,
 )
-from gateway.telemetry.observations import Usage
+from gateway.telemetry.observations import Texts, Usage
 from gateway.telemetry.samples import Sample
 from tests.support.redis_server import RedisServer
 
@@ -246,6 +247,19 @@ async def test_usage_adds_up_by_day_caller_and_version(store: Store) -> None:
     both = used("a", "2026-01-02", requests=3, failed=1, tokens_in=5, estimated_out=3, cost=0.75)
     assert await store.read_usage("2026-01-02") == [used("", "2026-01-02", tokens_out=7), both]
     assert [one.day for one in await store.read_usage("2026-01-01")] == ["2026-01-01", "2026-01-02", "2026-01-02"]
+
+
+async def test_the_latest_comparisons_of_each_model_are_kept(store: Store) -> None:
+    def compared(number: int, model: str = "m") -> Comparison:
+        texts = Texts("wie heißt „es“?", f"a {number}", "b\n")
+        return Comparison(float(number), model, f"r{number}", "v1", "v2", {"agreement": 0.25, "x": -1.0}, texts)
+
+    await store.tell(Batch("1", comparisons=[compared(number) for number in range(150)]))
+    await store.tell(Batch("2", comparisons=[*(compared(number) for number in range(150, 230)), compared(7, "n")]))
+    await store.tell(Batch("2", comparisons=[compared(999)]))
+    assert await store.read_comparisons("m") == [compared(number) for number in range(229, 29, -1)]
+    assert await store.read_comparisons("n") == [compared(7, "n")]
+    assert await store.read_comparisons("none") == []
 
 
 async def test_all_of_it_is_there_after_a_restart(shared_url: str) -> None:

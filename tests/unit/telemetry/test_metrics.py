@@ -81,6 +81,19 @@ def test_a_histogram_tells_count_and_sum() -> None:
     assert values(samples, "gateway_first_byte_seconds_sum")["shapes,v1"] == pytest.approx(0.02)
 
 
+def test_copies_are_counted_apart_from_requests() -> None:
+    counts = RelayCounts()
+    counts.count(done(), 0.1)
+    for outcome in ("compared", "failed", "dropped", "compared"):
+        counts.count_copy("shapes", "v1", outcome)
+    samples = read(render(counts, {}))
+    assert values(samples, "gateway_shadow_copies_total") == {
+        "shapes,compared,v1": 2, "shapes,failed,v1": 1, "shapes,dropped,v1": 1
+    }  # fmt: skip
+    assert values(samples, "gateway_requests_total") == {"/v1/x,shapes,done,200,v1": 1}
+    assert counts.count_ended("shapes", "v1") == 4, "what was dropped kept no engine awake"
+
+
 def test_what_is_running_is_told_by_address() -> None:
     assert b"gateway_requests_running{" not in render(RelayCounts(), {})
     rendered = render(RelayCounts(), {"unix:///run/0.sock": 3})
@@ -97,6 +110,11 @@ def test_the_counts_of_two_relays_add_up_to_those_of_one_that_did_it_all() -> No
     for number, record in enumerate(records * 3):
         (one if number % 2 else other).count(record, number / 8)
         both.count(record, number / 8)
+    one.count_copy("m", "v2", "compared")
+    other.count_copy("m", "v2", "compared")
+    other.count_copy("m", "v2", "dropped")
+    for outcome in ("compared", "compared", "dropped"):
+        both.count_copy("m", "v2", outcome)
     one.add(other)
     assert sorted(map(repr, read(render(one, {})))) == sorted(map(repr, read(render(both, {}))))
 

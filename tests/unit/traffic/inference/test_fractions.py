@@ -100,3 +100,29 @@ def test_looked_at_after_every_user_it_errs_no_more_often_than_it_says() -> None
                 wrong += 1
                 break
     assert wrong <= 0.1 * 150
+
+
+def test_a_single_mean_has_bounds_on_its_own_scale() -> None:
+    assert fractions.find_mean(Sample(), 0.05, 1, 5) == (None, 1, 5)
+    few, many = (fractions.find_mean(sample(count, 0.3 * count), 0.05) for count in (50, 5000))
+    assert few.low < many.low < 0.3 < many.high < few.high
+    assert many.high - many.low < 0.06
+    stars = fractions.find_mean(Sample(400, 1600.0, 6500.0, {}), 0.05, 1, 5)
+    assert stars.estimate == 4
+    assert 3.5 < stars.low < 4 < stars.high < 4.4
+
+
+def test_a_single_mean_is_rarely_out_of_its_bounds_however_often_one_looks() -> None:
+    luck = random.Random(11)
+    misses = 0
+    for _ in range(200):
+        total = 0
+        for count in range(1, 301):
+            total += luck.random() < 0.1
+            if (
+                count % 5 == 0
+                and not (found := fractions.find_mean(sample(count, total), 0.1)).low <= 0.1 <= found.high
+            ):
+                misses += 1
+                break
+    assert misses <= 20

@@ -68,3 +68,12 @@ def test_looked_at_after_every_value_it_errs_no_more_often_than_it_says() -> Non
                     wrong += 1
                     break
     assert wrong <= 20
+
+
+def test_a_single_mean_is_known_after_some_values() -> None:
+    few = Sample(40, 200.0, 1100.0, {})
+    assert means.find_mean(few, 0.05) == (5, -math.inf, math.inf)
+    same = Sample(400, 2000.0, 10_000.0, {})
+    assert means.find_mean(same, 0.05).low == -math.inf, "values that are all alike do not tell how they vary"
+    many = means.find_mean(Sample(4000, 20_000.0, 104_000.0, {}), 0.05)
+    assert 4.9 < many.low < 5 < many.high < 5.1
