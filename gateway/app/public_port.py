@@ -15,6 +15,7 @@ from gateway.api.lane import Lane, LaneProtocol
 from gateway.api.openai import GiveFeedback, build_public_app
 from gateway.app.ports import Server, serve_on
 from gateway.proxy.forward import Forwarder
+from gateway.proxy.shadow import Shadows
 from gateway.proxy.upstream import Upstream
 from gateway.proxy.waiting import Demand, WaitingRoom
 from gateway.settings import Settings
@@ -74,6 +75,8 @@ class PublicPort:
             first_byte_timeout_s=server.first_byte_timeout_s, idle_timeout_s=server.idle_timeout_s
         )
         self.forwarder = Forwarder(board, self._upstream, WaitingRoom(seams.demand, server.first_byte_timeout_s))
+        self._shadows = Shadows(board, self._upstream, self.forwarder.running, counts, seams.observer, seams.demand)
+        self.forwarder.watch = self._shadows.watch
         keys = KeyRing(board.routes.callers) if settings.auth.required else None
         lane = Lane(self.forwarder, self._ledger, keys, max_body_bytes=server.max_body_bytes)
         if keys is not None:
@@ -113,6 +116,7 @@ class PublicPort:
         """New requests get 503, running answers may finish within the grace time; `hurry` ends the wait."""
         forwarder = self.forwarder
         forwarder.drain()
+        await self._shadows.close()
         logger.info("draining: %d answers under way, up to %g s", forwarder.running_count, grace_s)
         try:
             async with asyncio.timeout(grace_s):

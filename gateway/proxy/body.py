@@ -73,6 +73,15 @@ def wants_usage(fields: Fields) -> bool:
     )
 
 
+def is_greedy(fields: Fields, defaults: Mapping[str, bytes]) -> bool:
+    """True if a request, filled in with a version's defaults, asks for the likeliest answer."""
+    asked = dict(fields)
+    if "do_sample" in asked:
+        _apply_do_sample(asked, defaults)
+    given = defaults.get("temperature", b"") if _is_absent(asked, "temperature") else bytes(asked["temperature"])
+    return _is_zero(given)
+
+
 def rewrite(fields: Fields, version: VersionRoute, endpoint: Endpoint, engine_name: str, size: int) -> list[Piece]:
     """The body the engine gets: its own model name, defaults where the client was silent, usage asked for.
 

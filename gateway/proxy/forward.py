@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 from gateway.errors import (
     Draining,
@@ -29,10 +30,16 @@ from gateway.telemetry.requests import RequestRecord
 from gateway.traffic.routes import How, RouteBoard, Target
 
 
-class Forwarder:
-    """Forwards calls to replicas. `running` counts the requests under way by address; this is its one writer.
+class Watch(Protocol):
+    """Has a request copied for a shadow: see `Shadows.watch`, which is the real one."""
 
-    While `is_draining` is set no new call is taken.
+    def __call__(self, call: Call, client: Client, fields: request_body.Fields, target: Target) -> Client: ...
+
+
+class Forwarder:
+    """Forwards calls to replicas. `running` counts the requests under way by address; copies of some are among them.
+
+    While `is_draining` is set no new call is taken. Calls to models that have a shadow are shown to `watch`.
     """
 
     def __init__(self, board: RouteBoard, upstream: Upstream, waiting: WaitingRoom) -> None:
@@ -41,6 +48,7 @@ class Forwarder:
         self._waiting = waiting
         board.listeners.append(waiting.look_again)
         self.running: dict[str, int] = {}
+        self.watch: Watch | None = None
         self.is_draining = False
         self._turns: dict[tuple[str, str], int] = {}
 
@@ -68,6 +76,8 @@ class Forwarder:
         if target.version.can_wake and not target.version.replicas:
             return self._waiting.hold(call, client, (target.model.name, target.version.name), self.forward)
         replica = self._choose(target, fields, sticky_key)
+        if target.model.shadow is not None and self.watch is not None:
+            client = self.watch(call, client, fields, target)
         hides_usage = not request_body.wants_usage(fields)
         engine_name = target.engine_name(replica)
         endpoint = call.head.endpoint

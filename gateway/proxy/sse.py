@@ -6,6 +6,7 @@ they are searched by `find`: `in` asks first whether the needle is a number, and
 """
 
 import re
+from collections.abc import Iterator
 from functools import cache
 from typing import Annotated
 
@@ -97,6 +98,15 @@ def read_usage(document: bytes) -> Usage | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return envelope.usage or (envelope.response.usage if envelope.response else None)
+
+
+def read_stream_usage(data: bytes) -> Usage | None:
+    """The last usage that the events of a whole stream report."""
+    found = None
+    for document in read_events(data):
+        if _USAGE_KEY in document:
+            found = read_usage(document) or found
+    return found
 
 
 def read_prompt_tokens(document: bytes) -> int | None:
@@ -235,6 +245,13 @@ class EventStream:
     def _note_end(self, events: bytes) -> None:
         if self._last_event.search(events):
             self.has_ended = True
+
+
+def read_events(data: bytes) -> Iterator[bytes]:
+    """The documents of whole events, in their order."""
+    for event in _split_events(data):
+        if document := _event_data(event):
+            yield document
 
 
 def error_event(error: GatewayError, endpoint: Endpoint) -> bytes:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
 from gateway.proxy import body as module
-from gateway.proxy.body import is_streaming, parse_fields, read_text, rewrite, wants_usage
+from gateway.proxy.body import is_greedy, is_streaming, parse_fields, read_text, rewrite, wants_usage
 from gateway.proxy.endpoints import ENDPOINTS
 from gateway.proxy.pieces import Piece
 from gateway.traffic.routes import PixelBounds, VersionRoute
@@ -248,3 +248,24 @@ def test_pictures_are_bounded_where_the_version_has_bounds() -> None:
         pieces_of(hidden, bounded)
     with pytest.raises(BadRequest, match="media_io_kwargs"):
         rewritten({"media_io_kwargs": {"video": {"fps": 9}}}, bounded)
+
+
+@pytest.mark.parametrize(
+    ("body", "defaults", "expected"),
+    [
+        ({"temperature": 0}, {}, True),
+        ({"temperature": 0.0}, {"temperature": b"1"}, True),
+        ({"temperature": 0.7}, {"temperature": b"0"}, False),
+        ({}, {"temperature": b"0.0"}, True),
+        ({"temperature": None}, {"temperature": b"0"}, True),
+        ({}, {}, False),
+        ({"do_sample": False}, {"temperature": b"1"}, True),
+        ({"do_sample": True}, {"temperature": b"0"}, False),
+    ],
+)
+def test_a_request_is_greedy_by_what_it_or_its_version_says(
+    body: dict[str, object], defaults: dict[str, bytes], expected: bool
+) -> None:
+    fields = parse_fields(json.dumps(body).encode())
+    assert is_greedy(fields, defaults) is expected
+    assert fields.keys() == body.keys()

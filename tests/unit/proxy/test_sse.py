@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from gateway.errors import UpstreamFailed
 from gateway.proxy.endpoints import ENDPOINTS
-from gateway.proxy.sse import EventStream, Renaming, error_event, read_finish, read_usage
+from gateway.proxy.sse import (
+    EventStream,
+    Renaming,
+    error_event,
+    read_events,
+    read_finish,
+    read_stream_usage,
+    read_usage,
+)
 
 CHAT = ENDPOINTS["/v1/chat/completions"]
 FIRST = b'data: {"id":"1","model":"shapes","choices":[{"delta":{"role":"assistant","content":""}}]}\n\n'
@@ -329,3 +337,13 @@ def test_streams_of_all_protocols_tell_why_they_ended(path: str, event: bytes, f
 )
 def test_why_an_answer_ended(document: bytes, finish: str) -> None:
     assert read_finish(document) == finish
+
+
+def test_the_last_usage_of_a_whole_stream_counts() -> None:
+    stream = b'data: {"usage": null}\n\ndata: {"usage":{"prompt_tokens":3,"completion_tokens":1}}\n\n'
+    stream += b'data: {"usage":{"prompt_tokens":3,"completion_tokens":9}}\n\ndata: [DONE]\n\n'
+    usage = read_stream_usage(stream)
+    assert usage is not None
+    assert (usage.tokens_in, usage.tokens_out) == (3, 9)
+    assert read_stream_usage(b"data: [DONE]\n\n") is None
+    assert list(read_events(b"event: x\ndata: 1\n\n: silence\n\ndata: 2\r\n\r\n")) == [b" 1", b" 2"]
