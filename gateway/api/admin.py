@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict
 
-from gateway.api import admin_explain, admin_keys, admin_models, admin_records, admin_rollouts
+from gateway.api import admin_explain, admin_keys, admin_models, admin_records, admin_rollouts, admin_shadow
 from gateway.api.failures import add_error_answers
 from gateway.control.control import Control
 from gateway.control.experiments import Experiments
@@ -61,6 +61,7 @@ def build_admin_app(desk: Desk, read_metrics: Callable[[], Awaitable[bytes]], ke
     for router in (
         admin_models.build_router(desk.control),
         admin_keys.build_router(desk.keys),
+        admin_shadow.build_router(desk.control, desk.experiments),
         admin_rollouts.build_router(desk.rollouts, desk.experiments),
         admin_records.build_router(desk.store, desk.runner),
         admin_explain.build_router(desk.control),

@@ -16,6 +16,7 @@ _COMMANDS = {
     "unload": "serve a version no longer; its engines end with their last answer",
     "rollout": "move a model's traffic to a new version in steps, by evidence",
     "experiment": "compare a model's versions by what was measured of them",
+    "shadow": "have another version get copies of requests, and compare answers",
     "events": "show what was changed and decided, newest first",
     "explain": "say which version and replica a request would get, and why",
     "keys": "list, make and remove the keys that clients may show",

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.settings import ModelSettings, ShadowSettings, VersionSettings, normalise_split
 from gateway.traffic.allocation import Allocation
+from gateway.traffic.shadow import Shadow
 
 _STAGES_KEPT = 20
 _STAGE_BYTES = 6  # a number that JSON readers everywhere take for what it is
@@ -67,8 +68,8 @@ class ModelChanges(BaseModel):
             "versions": tuple(self._mount(version) for version in versions),
             "split": _restrict(self.split, names) or _restrict(model.split, names) or normalise_split({}, names),
         }
-        if self.is_shadow_touched:
-            changes["shadow"] = self.shadow
+        shadow = self.shadow if self.is_shadow_touched else model.shadow
+        changes["shadow"] = shadow if shadow is not None and shadow.version in names else None
         return model.model_copy(update=changes)
 
     def _mount(self, version: VersionSettings) -> VersionSettings:
@@ -105,12 +106,25 @@ class ModelChanges(BaseModel):
         allocation = self.allocate(model)
         users = set(allocation.names)
         served = [_identify(version) for version in model.versions if version.name in users]
-        told = repr((model.name, model.sticky_by, allocation.ends, allocation.names, sorted(served), self.rollout))
-        return int.from_bytes(hashlib.blake2b(told.encode(), digest_size=_STAGE_BYTES).digest(), "big") or 1
+        return _hash((model.name, model.sticky_by, allocation.ends, allocation.names, sorted(served), self.rollout))
+
+    def find_shadow(self, model: ModelSettings) -> Shadow | None:
+        """Who gets copies of the model's requests; in another stage once other versions answer them."""
+        asked = model.shadow
+        if asked is None or not asked.percent:
+            return None
+        versions = {version.name: _identify(version) for version in model.versions}
+        primaries = sorted(versions[name] for name in set(self.allocate(model).names))
+        number = _hash(("shadow", model.name, versions[asked.version], primaries))
+        return Shadow(asked.version, asked.percent, number, asked.concurrency, asked.cross_score, asked.keep_texts)
 
     def forget(self) -> "ModelChanges":
         """Without all that was changed at run time: the file counts again. Who has which version is remembered."""
         return ModelChanges(allocation=self.allocation, stages=self.stages)
+
+
+def _hash(told: object) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(told).encode(), digest_size=_STAGE_BYTES).digest(), "big") or 1
 
 
 def _identify(version: VersionSettings) -> str:

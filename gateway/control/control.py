@@ -26,6 +26,7 @@ from gateway.settings import (
     ModelSettings,
     PriceSettings,
     SettingsError,
+    ShadowSettings,
     SourceAddress,
     find_name_fault,
     for_version,
@@ -208,6 +209,18 @@ class Control:
 
         await self.change(lambda serving: serving.set_split(model, weights), say)
         return self.read_split(model)
+
+    async def set_shadow(self, model: str, shadow: ShadowSettings | None) -> None:
+        """Have another version get copies of a model's requests, or with None no one.
+
+        Raises UnknownModel, BadRequest and StateUnavailable; then nothing has changed.
+        """
+        text, details = f"no request to {model} is copied any more", {}
+        if shadow is not None:
+            text = f"{shadow.percent:g} % of the requests to {model} are copied to {shadow.version}"
+            details = shadow.model_dump()
+        event = Event("shadow", text, model, details=details)
+        await self.change(lambda serving: serving.set_shadow(model, shadow), lambda serving: event)
 
     async def add_version(self, model: str, data: object, replaces: str | None = None) -> str:
         """Load one more version, written as in the file; returns its public id at once.

@@ -7,13 +7,14 @@ import asyncio
 import logging
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.errors import StateUnavailable
 from gateway.settings import PriceSettings
-from gateway.state import Batch, Counts, Entry, First
-from gateway.telemetry.observations import Observed, Usage
+from gateway.state import Batch, Comparison, Counts, Entry, First
+from gateway.telemetry.observations import Copied, Observed, Usage
 from gateway.telemetry.samples import Sample
 from gateway.traffic import evidence
 
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _WRITE_EVERY_S = 0.25
 _MOST_KEPT = 100_000  # requests, and users
+_MOST_COMPARISONS = 200
 
 FindPrice = Callable[[str, str], PriceSettings | None]
 """What the tokens of a version of a model cost, if that is known."""
@@ -34,9 +36,10 @@ class _Gathered:
     firsts: dict[tuple[int, str, int], First] = field(default_factory=dict)
     sums: dict[tuple[int, str, str], Sample] = field(default_factory=dict)
     usage: dict[tuple[str, str, str, str], Usage] = field(default_factory=dict)
+    comparisons: deque[Comparison] = field(default_factory=lambda: deque(maxlen=_MOST_COMPARISONS))
 
     def __bool__(self) -> bool:
-        return bool(self.requests or self.firsts or self.sums or self.usage)
+        return bool(self.requests or self.firsts or self.sums or self.usage)  # comparisons come with sums
 
 
 class EvidenceDesk:
@@ -65,6 +68,8 @@ class EvidenceDesk:
             gathered.requests[one.request_id] = evidence.remember(one)
             for first in evidence.list_firsts(one, values):
                 gathered.firsts.setdefault((first.stage, first.group, first.unit), first)
+        for copied in observed.copies:
+            self._take_copy(copied)
         day = time.strftime("%Y-%m-%d", time.gmtime())
         for usage in observed.usage:
             self._add_usage(usage, day)
@@ -81,6 +86,7 @@ class EvidenceDesk:
                         list(gathered.firsts.values()),
                         gathered.sums,
                         list(gathered.usage.values()),
+                        list(gathered.comparisons),
                     )
                 await self._store.tell(self._waiting)
                 self._waiting = None
@@ -96,6 +102,16 @@ class EvidenceDesk:
             except Exception:
                 logger.exception("what was observed could not be written, and is lost")
                 self._waiting = None
+
+    def _take_copy(self, copied: Copied) -> None:
+        gathered = self._gathered
+        evidence.add_copy(gathered.sums, copied)
+        if len(gathered.firsts) < _MOST_KEPT:
+            for first in evidence.list_copy_firsts(copied):
+                gathered.firsts.setdefault((first.stage, first.group, first.unit), first)
+        if copied.texts is not None:
+            names = (copied.model, copied.request_id, copied.primary, copied.shadow)
+            gathered.comparisons.append(Comparison(time.time(), *names, copied.values, copied.texts))
 
     def _drop(self) -> None:
         if not self.dropped:

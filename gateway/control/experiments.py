@@ -5,10 +5,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from gateway.control.serving import Serving
 from gateway.errors import BadRequest, NotFound
 from gateway.state import Counts
 from gateway.traffic.experiment import Question, report
+from gateway.traffic.shadow_report import report_shadow
 
 
 class Experiments:
@@ -46,4 +49,22 @@ class Experiments:
             "stage": {"number": found.number, "began": found.began, "shares": found.shares, "rollout": found.rollout},
             "stages": [{"number": one.number, "began": one.began, "shares": one.shares} for one in stages],
             **shown,
+            "shadow": (await self.show_shadow(model, alpha))["shadow"],
         }
+
+    async def show_shadow(self, model: str, alpha: float = 0.05) -> dict[str, Any]:
+        """Who gets copies of a model's requests, and what is known of its answers; `shadow` is None where nobody does.
+
+        Raises UnknownModel and StateUnavailable.
+        """
+        serving = self._serving()
+        asked, shadow = serving.find_model(model).shadow, serving.shadows.get(model)
+        if asked is None:
+            return {"model": model, "shadow": None}
+        against = {} if shadow is None else report_shadow(await self._store.read_evidence(shadow.stage), alpha)
+        return {"model": model, "shadow": {**asked.model_dump(), "against": against}}
+
+    async def list_texts(self, model: str) -> list[dict[str, Any]]:
+        """The latest questions with both answers, newest first. Raises UnknownModel and StateUnavailable."""
+        self._serving().find_model(model)
+        return [msgspec.to_builtins(one) for one in await self._store.read_comparisons(model)]

@@ -12,8 +12,9 @@ from pydantic import TypeAdapter
 from gateway.control.changes import ModelChanges
 from gateway.errors import BadRequest, Conflict, UnknownModel
 from gateway.fleet.replica import VersionKey
-from gateway.settings import ModelSettings, VersionSettings, normalise_split
+from gateway.settings import ModelSettings, ShadowSettings, VersionSettings, normalise_split
 from gateway.traffic.allocation import Allocation
+from gateway.traffic.shadow import Shadow
 
 _Dumped = TypeAdapter[tuple[tuple[ModelSettings, ...], dict[str, ModelChanges]]](
     tuple[tuple[ModelSettings, ...], dict[str, ModelChanges]]
@@ -77,6 +78,12 @@ class Serving:
         return {model.name: self.read(model.name).allocate(model) for model in self.models}
 
     @cached_property
+    def shadows(self) -> dict[str, Shadow]:
+        """Who gets copies of the requests to each model; nothing for a model whose requests nobody gets."""
+        found = {model.name: self.read(model.name).find_shadow(model) for model in self.models}
+        return {name: shadow for name, shadow in found.items() if shadow is not None}
+
+    @cached_property
     def stages(self) -> dict[str, int]:
         """The stage that each model is in, see `ModelChanges.find_stage`."""
         return {model.name: self.read(model.name).find_stage(model) for model in self.models}
@@ -133,6 +140,14 @@ class Serving:
         except ValueError as error:
             raise BadRequest(f"The split of {model}: {error}.") from error
         return _change(self, model, split=split)
+
+    def set_shadow(self, model: str, shadow: ShadowSettings | None) -> "Serving":
+        """Another version gets copies of requests, or with None no one does. Raises UnknownModel and BadRequest."""
+        known = self.find_model(model)
+        names = [version.name for version in known.versions]
+        if shadow is not None and shadow.version not in names:
+            raise BadRequest(f"{model} has no version {shadow.version!r}, but {', '.join(names)}.", param="version")
+        return _change(self, model, shadow=shadow, is_shadow_touched=True)
 
     def list_touched(self) -> list[str]:
         """What was changed at run time and therefore counts whatever the file says, in words for people."""

@@ -60,7 +60,8 @@ def _route(
     # One without an engine that is ready or can wake gives its users to the others meanwhile.
     out = [name for name, version in versions.items() if not version.replicas and not version.can_wake]
     split = Split.over(model.name, serving.allocations[model.name], out)
-    return ModelRoute(model.name, versions, split, model.sticky_by, created, serving.stages[model.name])
+    stage, shadow = serving.stages[model.name], serving.shadows.get(model.name)
+    return ModelRoute(model.name, versions, split, model.sticky_by, created, stage, shadow)
 
 
 def group(statuses: Sequence[EngineStatus]) -> dict[VersionKey, list[EngineStatus]]:

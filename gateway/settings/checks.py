@@ -20,7 +20,6 @@ from gateway.settings.tree import AdminSettings, normalise_split
 Finding = tuple[Location, str]
 
 NOT_YET: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("models.*.shadow", bool, "shadow traffic is not possible yet; remove it"),
     (
         "models.*.versions.*.endpoints.*",
         lambda url: _has_scheme(url, "https", "dns+http", "dns+https"),
@@ -96,6 +95,10 @@ def _check_model(location: Location, model: Any) -> Iterator[Finding]:
             normalise_split(split, names)
         except ValueError as error:
             yield (*location, "split"), str(error)
+    for place, shadow in _find(model, "shadow"):
+        version = shadow.get("version") if isinstance(shadow, dict) else None
+        if isinstance(version, str) and version not in names:
+            yield (*location, *place, "version"), f"no version is called {version!r}; there are {', '.join(names)}"
     for place, metric in _find(model, "metrics.*"):
         scale = {name: value for name, value in metric.items() if _is_number(value)} if isinstance(metric, dict) else {}
         if scale.get("low", 0.0) >= scale.get("high", 1.0):

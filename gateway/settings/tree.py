@@ -228,6 +228,15 @@ class ShadowSettings(Section):
 
     version: PartName = Field(description="Version that gets the copies.")
     percent: float = Field(ge=0, le=100, description="Share of the requests that is copied, 0 to 100.")
+    concurrency: int = Field(
+        default=4, ge=1, le=1000,
+        description="A copy is sent only to an engine with fewer requests under way than this, of each relay.",
+    )  # fmt: skip
+    cross_score: bool = Field(
+        default=False,
+        description="Have the engines of both versions score both answers: as much work again as the answers were.",
+    )
+    keep_texts: bool = Field(default=False, description="Keep the latest questions and answers, not just numbers.")
 
 
 class SmokeSettings(Section):

@@ -10,7 +10,7 @@ from gateway.settings import PriceSettings
 from gateway.state import REQUESTS, USERS, Batch, Entry
 from gateway.state.sqlite import SqliteStore
 from gateway.tasks import TaskSet
-from gateway.telemetry.observations import Observation, Observed, Usage
+from gateway.telemetry.observations import Copied, Observation, Observed, Texts, Usage
 
 
 class FlakyStore(SqliteStore):
@@ -129,6 +129,28 @@ async def test_it_is_written_a_few_times_a_second(monkeypatch: pytest.MonkeyPatc
             await asyncio.sleep(0.001)
     await tasks.close()
     await bench.store.close()
+
+
+def copied(number: int, unit: int, texts: Texts | None = None) -> Copied:
+    return Copied(f"r{number}", "m", "v1", "v2", 5, unit, {"agreement": 0.5, "change/total_s": -1.0}, texts)
+
+
+async def test_copies_count_for_the_version_that_they_are_compared_with() -> None:
+    bench = Bench()
+    bench.desk.take(Observed(copies=[copied(number, number % 2) for number in range(3)]))
+    await bench.desk.write()
+    assert (await bench.count(USERS, "agreement"), await bench.count(REQUESTS, "agreement")) == (2, 3)
+    assert (await bench.store.read_evidence(5))["v1", REQUESTS, "change/total_s"].total == -3
+    assert await bench.store.read_comparisons("m") == []
+    assert await bench.store.read_usage("") == [], "nobody pays for them"
+
+
+async def test_texts_are_kept_where_they_come() -> None:
+    bench = Bench()
+    bench.desk.take(Observed(copies=[copied(1, 1, Texts("which?", "a", "b"))]))
+    await bench.desk.write()
+    [kept] = await bench.store.read_comparisons("m")
+    assert (kept.request_id, kept.texts.shadow, kept.values["agreement"]) == ("r1", "b", 0.5)
 
 
 async def test_a_defect_loses_what_it_strikes_and_nothing_else(

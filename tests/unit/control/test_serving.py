@@ -5,7 +5,7 @@ import pytest
 from gateway.control.changes import ModelChanges
 from gateway.control.serving import Serving
 from gateway.errors import BadRequest, Conflict, UnknownModel
-from gateway.settings import ModelSettings, VersionSettings
+from gateway.settings import ModelSettings, ShadowSettings, VersionSettings
 
 
 def version(name: str, **fields: Any) -> VersionSettings:
@@ -109,6 +109,31 @@ def test_what_was_changed_at_run_time_can_be_told_and_forgotten() -> None:
     assert changed.list_touched() == ["m: split", "m: adapters", "m: version v3, loaded", "m: version v2, unloaded"]
     assert changed.forget(["m"]).list_touched() == []
     assert changed.forget(["m"]).models == serving(v1=1, v2=1).models
+
+
+def test_a_shadow_is_set_and_ended_at_run_time() -> None:
+    shadowed = serving(v1=1, v2=0).set_shadow("m", ShadowSettings(version="v2", percent=5, keep_texts=True))
+    shadow = shadowed.shadows["m"]
+    assert (shadow.version, shadow.percent, shadow.keep_texts) == ("v2", 5, True)
+    assert shadowed.list_touched() == ["m: shadow"]
+    assert shadowed.set_shadow("m", None).shadows == {}
+    assert shadowed.set_shadow("m", ShadowSettings(version="v2", percent=0)).shadows == {}
+    assert shadowed.remove("m", "v2").shadows == {}, "it goes with its version"
+    with pytest.raises(BadRequest, match="has no version 'v9', but v1, v2"):
+        shadowed.set_shadow("m", ShadowSettings(version="v9", percent=5))
+    with pytest.raises(UnknownModel):
+        shadowed.set_shadow("n", None)
+
+
+def test_a_shadow_is_compared_anew_once_others_answer() -> None:
+    asked = ShadowSettings(version="v3", percent=5)
+
+    def stage(percent: float = 5, **split: float) -> int:
+        known = serving(**split, v3=0).set_shadow("m", asked.model_copy(update={"percent": percent}))
+        return known.settle(1.0).shadows["m"].stage
+
+    assert stage(v1=1, v2=1) == stage(v1=1, v2=3) == stage(50, v1=1, v2=3)
+    assert len({stage(v1=1, v2=1), stage(v1=1, v2=0), stage(v1=0, v2=1)}) == 3
 
 
 def test_adapters_are_remembered_and_so_is_how_often() -> None:

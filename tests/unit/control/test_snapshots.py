@@ -7,7 +7,7 @@ from gateway.control.serving import Serving
 from gateway.control.snapshots import build_routes, find_adapters, group
 from gateway.engines.engine import EngineState, EngineStatus
 from gateway.fleet.replica import Replica
-from gateway.settings import ModelSettings
+from gateway.settings import ModelSettings, ShadowSettings
 from gateway.traffic.routes import Routes
 
 READY, FAILED, ASLEEP = EngineState.READY, EngineState.FAILED, EngineState.ASLEEP
@@ -58,6 +58,16 @@ def test_users_are_spread_as_is_remembered() -> None:
 def test_a_model_with_nothing_to_compare_is_in_no_stage() -> None:
     assert build(serving({"name": "v1"})).models["m"].stage == 0
     assert build(serving({"name": "v1"}, {"name": "v2"})).models["m"].stage > 0
+
+
+def test_copies_go_where_it_is_said() -> None:
+    assert build(serving({"name": "v1"}, {"name": "v2"})).models["m"].shadow is None
+    asked = ShadowSettings(version="v2", percent=5, concurrency=9)
+    changes = {"shadow": asked, "is_shadow_touched": True}
+    shadow = build(serving({"name": "v1"}, {"name": "v2"}, split={"v1": 1}, **changes)).models["m"].shadow
+    assert shadow is not None
+    assert (shadow.version, shadow.percent, shadow.concurrency) == ("v2", 5, 9)
+    assert shadow.stage > 0
 
 
 def test_defaults_are_raw_json_and_the_system_prompt_is_none_of_them() -> None:

@@ -23,7 +23,6 @@ def test_nothing_is_wrong_with_a_simulated_version() -> None:
 @pytest.mark.parametrize(
     ("data", "key"),
     [
-        (make(shadow={"version": "v1", "percent": 5}), "models[0].shadow"),
         (make({"name": "v1", "endpoints": ["https://h:1"]}), "models[0].versions[0].endpoints[0]"),
         (make({"name": "v1", "endpoints": ["http://h:1", "dns+http://h:1"]}), "models[0].versions[0].endpoints[1]"),
     ],
@@ -57,8 +56,11 @@ def test_what_is_no_address_is_refused_at_the_start(key: str) -> None:
     assert "secret" not in str(messages)
 
 
-def test_what_is_refused_later_may_be_written_as_switched_off() -> None:
-    assert find({"server": {"relays": 1}, "auth": {"required": False}} | make(shadow=None)) == {}
+def test_a_shadow_is_one_of_the_versions() -> None:
+    assert find(make(shadow={"version": "v1", "percent": 5}) | {"server": {"relays": 1}}) == {}
+    assert find(make(shadow=None)) == {}
+    messages = find(make(shadow={"version": "v9", "percent": 5}))
+    assert messages == {"models[0].shadow.version": "no version is called 'v9'; there are v1"}
 
 
 KEY = {"name": "laptop", "sha256": "a" * 64}

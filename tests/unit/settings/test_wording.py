@@ -46,4 +46,4 @@ def test_a_bad_name_of_a_mapping_is_located_at_that_name() -> None:
 
 
 def test_keys_of_a_section() -> None:
-    assert list_keys(("models", 3, "shadow")) == ["version", "percent"]
+    assert list_keys(("models", 3, "shadow")) == ["version", "percent", "concurrency", "cross_score", "keep_texts"]
