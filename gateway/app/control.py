@@ -118,7 +118,8 @@ class ControlProcess:
         async def read_metrics() -> bytes:
             # The main process answers for relays that do not.
             reports = await self._reports.ask(channel.send, Ask)
-            return render_reports(reports.relays, tell_drafts(sum_drafts(self._engines.statuses())))
+            extra = (*tell_drafts(sum_drafts(self._engines.statuses())), *deciding.list_metrics())
+            return render_reports(reports.relays, extra)
 
         fetcher = Fetcher(settings.cache.folder, open_source)
         seams = Seams(self._engines, keep, publish, fetcher, remember)

@@ -6,9 +6,11 @@ import logging
 import os
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from prometheus_client.core import Metric
 
 from gateway.api.admin import Desk
 from gateway.control.adapters import AdapterFetcher
@@ -26,6 +28,7 @@ from gateway.errors import BadRequest, Conflict, GatewayError, StateUnavailable
 from gateway.settings import Settings, SettingsError, load
 from gateway.state import Snapshot, Store, open_store
 from gateway.tasks import TaskSet
+from gateway.telemetry.traffic import tell_traffic
 from gateway.traffic.routes import Routes
 
 logger = logging.getLogger(__name__)
@@ -54,13 +57,21 @@ class Deciding:
     """Everything that decides, from `begin` to `close`."""
 
     def __init__(
-        self, settings: Settings, control: Control, keys: Keys, rollouts: Rollouts, runner: Runner, store: Store
+        self,
+        settings: Settings,
+        control: Control,
+        keys: Keys,
+        rollouts: Rollouts,
+        runner: Runner,
+        store: Store,
+        mirror: StateMirror,
     ) -> None:
         experiments = Experiments(store, lambda: control.serving)
         self.desk = Desk(control, keys, rollouts, experiments, runner, store, self.reload)
         self.evidence = EvidenceDesk(store, control.find_price)
         self.feedback = FeedbackDesk(store, self.evidence, lambda name: control.serving.find_model(name))
         self._settings = settings
+        self._mirror = mirror
         self._tasks = TaskSet()
 
     @property
@@ -87,12 +98,19 @@ class Deciding:
         rollouts = Rollouts(control, mirror, store)
         runner = Runner(store, name, control.read_standing, [control.hand_over, rollouts.step])
         control.on_standing = runner.wake
-        self = cls(settings, control, keys, rollouts, runner, store)
+        self = cls(settings, control, keys, rollouts, runner, store, mirror)
         self._tasks.start(mirror.run(), "look at the state")
         self._tasks.start(runner.run(), "do what one gateway does for all")
         self._tasks.start(control.settle(), "remember who has which version")
         self._tasks.start(self.evidence.run(), "write what was observed")
         return self
+
+    def list_metrics(self) -> Iterator[Metric]:
+        """What Prometheus is told of what is decided."""
+        models = self.control.serving.models
+        shares = {model.name: model.split for model in models}
+        rollouts = {model.name: name for model in models if (name := self.control.serving.read(model.name).rollout)}
+        return tell_traffic(shares, rollouts, is_state_away=self._mirror.is_away, dropped=self.evidence.dropped)
 
     async def close(self) -> None:
         """Stop deciding."""

@@ -45,8 +45,8 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
     supervisor = build_supervisor(settings, fetcher, lambda status: deciding.control.note(), public)
 
     async def read_metrics() -> bytes:
-        drafts = tell_drafts(sum_drafts(supervisor.statuses()))
-        return render(public.read_counts(), public.forwarder.running, drafts)
+        extra = (*tell_drafts(sum_drafts(supervisor.statuses())), *deciding.list_metrics())
+        return render(public.read_counts(), public.forwarder.running, extra)
 
     tasks = TaskSet()
     with runtime_dir(settings) as folder:

@@ -54,7 +54,14 @@ def render(models: list[dict[str, Any]], *, has_bars: bool) -> RenderableType:
         table.add_column(title, no_wrap=title != "DETAIL", overflow="fold")
     notes: list[RenderableType] = []
     for model in models:
+        if model.get("rollout"):
+            notes.append(Text(f"rollout {model['rollout']} moves the traffic of {model['name']}: gateway rollout show"))
+        if (shadow := model.get("shadow")) and shadow["percent"]:
+            percent, version = f"{shadow['percent']:g} %", shadow["version"]
+            notes.append(Text(f"{percent} of the requests to {model['name']} are copied to {version}"))
         for version in model["versions"]:
+            if version.get("is_out") and version["share"]:
+                notes.append(Text(f"others stand in for {model['name']}:{version['name']}, which cannot answer now"))
             for engine in version["engines"]:
                 table.add_row(
                     model["name"], version["name"], f"{version['share']:.0%}", engine["name"].rpartition("#")[2],

@@ -115,3 +115,14 @@ def test_json_is_the_admin_apis_answer(monkeypatch: pytest.MonkeyPatch, capsys: 
 def test_a_missing_key_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([[]], monkeypatch, status=401) == 1
     assert "GATEWAY_ADMIN_KEY" in capsys.readouterr().err
+
+
+def test_what_moves_or_copies_traffic_is_told_below() -> None:
+    found = described(engine("failed", reason="no"))
+    assert "stand in" not in text(found)
+    found[0] |= {"rollout": "r3", "shadow": {"version": "v2", "percent": 5.0}}
+    found[0]["versions"][0] |= {"is_out": True, "share": 0.5}
+    shown = text(found)
+    assert "rollout r3 moves the traffic of shapes" in shown
+    assert "5 % of the requests to shapes are copied to v2" in shown
+    assert "others stand in for shapes:v1, which cannot answer now" in shown
