@@ -34,6 +34,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     start.add_argument("model", nargs="?", help="the public name")
     start.add_argument("candidate", nargs="?", help="the version that is to get the traffic")
     start.add_argument("--file", type=Path, metavar="FILE", help="the plan in YAML, - is stdin; flags win over it")
+    start.add_argument("--checkpoint", metavar="DIR", help="load the candidate from there first")
     start.add_argument("--baseline", metavar="VERSION", help="whose traffic it is (default: who has the most)")
     start.add_argument("--steps", type=_read_steps, metavar="PERCENTS", help="default: 1,5,25,50,100")
     start.add_argument("--min-time", type=_read_number, metavar="SECONDS", help="each step's least (default: 300)")
@@ -103,6 +104,9 @@ def _read_plan(args: argparse.Namespace) -> dict[str, Any]:
         "guards": args.guard and dict(args.guard), "goal": args.goal and dict(args.goal),
     }  # fmt: skip
     found = plan | {name: value for name, value in said.items() if value is not None}
+    if args.checkpoint is not None and isinstance(found.get("candidate"), str):
+        place = args.checkpoint if "://" in args.checkpoint else str(Path(args.checkpoint).expanduser().absolute())
+        found["candidate"] = {"name": found["candidate"], "checkpoint": place}
     missing = [name for name in ("model", "candidate") if name not in found]
     if missing:
         raise ValueError(f"say which {missing[0]}: `gateway rollout start MODEL CANDIDATE`, or in the file")

@@ -28,6 +28,7 @@ from gateway.settings import (
     SettingsError,
     ShadowSettings,
     SourceAddress,
+    VersionSettings,
     find_name_fault,
     for_version,
 )
@@ -229,6 +230,15 @@ class Control:
         engines are ready, and that version is removed. Raises UnknownModel, BadRequest, Conflict and StateUnavailable;
         then nothing has changed.
         """
+        version = self.read_version(model, data)
+        goal = "" if replaces is None else f" to replace {replaces}"
+        text = f"{model}:{version.name} is loaded{goal}"
+        event = Event("version_loaded", text, model, details={"version": version.name, "replaces": replaces})
+        await self.change(lambda serving: serving.add(model, version, replaces), lambda serving: event)
+        return f"{model}:{version.name}"
+
+    def read_version(self, model: str, data: object) -> VersionSettings:
+        """A version that is to be loaded, written as in the file. Raises BadRequest, and Conflict for a name in use."""
         try:
             version = for_version(data)
         except SettingsError as error:
@@ -236,11 +246,7 @@ class Control:
         old = any((one.model, one.version) == (model, version.name) for one in self._engines.statuses())
         if old and (model, version.name) not in self.serving.list_versions():
             raise Conflict(f"{model}:{version.name} still finishes its answers: wait, or choose another name.")
-        goal = "" if replaces is None else f" to replace {replaces}"
-        text = f"{model}:{version.name} is loaded{goal}"
-        event = Event("version_loaded", text, model, details={"version": version.name, "replaces": replaces})
-        await self.change(lambda serving: serving.add(model, version, replaces), lambda serving: event)
-        return f"{model}:{version.name}"
+        return version
 
     async def remove_version(self, model: str, version: str) -> str:
         """Serve a version no longer; its engines end with their last answer. Returns its public id.

@@ -16,8 +16,10 @@ import msgspec
 from gateway.control.control import Control
 from gateway.control.mirror import Decision, StateMirror
 from gateway.control.rollout_record import Rollout, State, describe, read_plan
+from gateway.control.serving import Serving
 from gateway.control.standing import Standing, is_failed, is_ready
 from gateway.errors import Conflict, NotFound
+from gateway.settings import VersionSettings
 from gateway.state import Counts, Event, Evidence, Lease
 from gateway.telemetry.samples import Sample
 from gateway.traffic.measuring import count_users, find_past, find_strata, is_skewed
@@ -60,17 +62,23 @@ class Rollouts:
     async def start(self, model: str, data: object) -> str:
         """Begin to move the traffic of a model by a plan; returns the rollout's id.
 
-        Raises UnknownModel, BadRequest for a plan that cannot be, Conflict while another one runs, StateUnavailable.
+        Where the candidate is a version as it stands in the file, and not a name, it is loaded first. Raises
+        UnknownModel, BadRequest for a plan that cannot be, Conflict while another one runs, StateUnavailable.
         """
+        written = data.get("candidate") if isinstance(data, dict) else None
+        loaded = self._control.read_version(model, written) if isinstance(written, dict) else None
+        asked = data if loaded is None or not isinstance(data, dict) else data | {"candidate": loaded.name}
 
         def decide(documents: Mapping[str, bytes]) -> Decision[Rollout]:
             known = self._control.read(documents)
-            settings = known.find_model(model)
             known.require_free(model)
-            plan = read_plan(data, settings)
+            if loaded is not None:
+                known = known.add(model, loaded)
+            settings = known.find_model(model)
+            plan = read_plan(asked, settings)
             rollout = Rollout(_find_id(documents), model, plan, dict(settings.split), time.time())
             said = f"{plan.candidate} is to take the place of {plan.baseline}"
-            return self._write(documents, rollout, rollout.before, "started", said)
+            return self._write(documents, rollout, rollout.before, "started", said, loaded=loaded)
 
         rollout = await self._mirror.commit(decide)
         self._log(rollout, "started")
@@ -222,12 +230,18 @@ class Rollouts:
         reason: str,
         findings: Sequence[Finding] = (),
         past: Mapping[str, tuple[Sample, Sample]] | None = None,
+        loaded: VersionSettings | None = None,
     ) -> Decision[Rollout]:
         """A rollout as it is from now on, with the split that it gives and the event that tells of it."""
+
+        def change(serving: Serving) -> Serving:
+            if loaded is not None:
+                serving = serving.add(after.model, loaded)
+            return serving.move(after.model, split or {}, "" if after.is_over else after.id)
+
         written: dict[str, bytes | None] = {}
         if split is not None:
-            owner = "" if after.is_over else after.id
-            settled, written = self._control.compose(documents, lambda serving: serving.move(after.model, split, owner))
+            settled, written = self._control.compose(documents, change)
             if kind == "step":
                 after = msgspec.structs.replace(after, stages=[*after.stages, settled.stages[after.model]])
                 known = {} if past is None else past

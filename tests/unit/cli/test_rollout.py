@@ -58,6 +58,14 @@ def test_or_by_a_file_over_which_words_win(monkeypatch: pytest.MonkeyPatch, tmp_
     assert admin.asked[1][1:] == ("/admin/v1/models/n/rollouts", {"candidate": "v2"})
 
 
+def test_or_with_the_checkpoint_of_its_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    admin = FakeAdmin(monkeypatch, answer({"id": "r3"}), answer({"id": "r4"}))
+    assert admin.run(rollout, "start", "m", "v3", "--checkpoint", "/models/v3") == 0
+    assert admin.run(rollout, "start", "m", "v3", "--checkpoint", "hf://o/r") == 0
+    assert admin.asked[0][2] == {"candidate": {"name": "v3", "checkpoint": "/models/v3"}}
+    assert admin.asked[1][2] == {"candidate": {"name": "v3", "checkpoint": "hf://o/r"}}
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [("- v2", "should hold a plan"), ("candidate: [", "while parsing"), ("candidate: v2", "say which model"),

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.control import rollouts as module
 from gateway.control.rollouts import Rollouts
-from gateway.errors import Conflict, NotFound, StateUnavailable, UnknownModel
+from gateway.errors import BadRequest, Conflict, NotFound, StateUnavailable, UnknownModel
 from gateway.state import LeaseLost
 from tests.support.control_bench import ControlBench, standing
 
@@ -101,6 +101,20 @@ async def test_it_goes_to_its_end_by_evidence_alone(bench: Bench) -> None:
     assert event.details["findings"][0]["users"] == {"candidate": 240, "baseline": 560}
     await bench.tick(5)
     assert len(await bench.kinds()) == 4
+
+
+async def test_a_candidate_may_be_loaded_by_its_rollout(bench: Bench) -> None:
+    written = {"name": "v3", "engine": "simulated", "replicas": 2}
+    await bench.start(candidate=written)
+    assert bench.control.serving.find_version("m", "v3").replicas == 2
+    assert (bench.shown()["plan"]["candidate"], bench.split) == ("v3", {"v1": 1, "v2": 0, "v3": 0})
+    await bench.tick(1, standing("m:v1", "m:v3", served=("m:v1", "m:v3")))
+    assert bench.split == {"v1": 0.9, "v2": 0, "v3": 0.1}
+    await bench.rollouts.act("m", "r1", "abort")
+    for candidate in (written, {"name": "v4"}, {"engine": "simulated"}, {"name": "v4", "engine": "simulated", "x": 1}):
+        with pytest.raises((Conflict, BadRequest)):
+            await bench.start(candidate=candidate)
+    assert ("m", "v4") not in bench.control.serving.list_versions()
 
 
 async def test_harm_takes_all_back_at_once(bench: Bench) -> None:
