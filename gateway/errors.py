@@ -8,7 +8,7 @@
     │   ├── MethodNotAllowed  405
     │   ├── Conflict          409
     │   ├── HeadersTooLarge   431
-    │   ├── BodyTooSlow       408
+    │   ├── BodyTooSlow       408  (ClientStalled, by an answer)
     │   ├── Unauthorized      401
     │   └── Forbidden         403
     ├── NoCapacity            503  (NoReplica, Draining, StateUnavailable): retry later
@@ -94,6 +94,11 @@ class MethodNotAllowed(BadRequest):
 class Conflict(BadRequest):
     status = 409
     code = "conflict"
+
+
+class ClientStalled(BadRequest):
+    status = 408
+    code = "client_stalled"
 
 
 class Unauthorized(BadRequest):

@@ -1,6 +1,8 @@
 """Error answers of the FastAPI apps, in the one shape that `errors.render` gives."""
 
 import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -29,13 +31,17 @@ def add_error_answers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def answer_invalid(request: Request, error: RequestValidationError) -> Response:
-        told = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        return _respond(request, BadRequest(told))
+        return _respond(request, BadRequest(describe_faults(error.errors())))
 
     @app.exception_handler(Exception)
     async def answer_unknown(request: Request, error: Exception) -> Response:
         logger.error("%s %s failed inside the gateway", request.method, request.url.path, exc_info=error)
         return _respond(request, OperatorFault("The gateway failed on this request; its log has the details."))
+
+
+def describe_faults(faults: Iterable[Mapping[str, Any]]) -> str:
+    """What pydantic says, in one line."""
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}".removeprefix(": ") for one in faults)
 
 
 def _respond(request: Request, error: GatewayError) -> Response:

@@ -5,12 +5,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from gateway.api.auth import KeyRing
-from gateway.api.failures import add_error_answers
-from gateway.errors import UnknownModel
+from gateway.api.failures import add_error_answers, describe_faults
+from gateway.errors import BadRequest, BodyTooLarge, UnknownModel
 from gateway.traffic.routes import ModelRoute, RouteBoard
+
+_LONGEST_FEEDBACK_BYTES = 16 * 1024
 
 GiveFeedback = Callable[[str, str, float, str], Awaitable[dict[str, Any]]]
 """Keeps what a caller says of a request: its id, the metric, the value and the caller's name, see `FeedbackDesk`."""
@@ -51,8 +53,9 @@ def build_public_app(board: RouteBoard, give_feedback: GiveFeedback, keys: KeyRi
         }
 
     @app.post("/v1/feedback")
-    async def take_feedback(asked: FeedbackRequest, caller: Annotated[str, Depends(check_key)]) -> dict[str, Any]:
+    async def take_feedback(request: Request, caller: Annotated[str, Depends(check_key)]) -> dict[str, Any]:
         """Keep what a client says of a request that it made; the answer means that it is kept."""
+        asked = await _read_feedback(request)  # by hand: FastAPI would read any length, and before the key is checked
         return await give_feedback(asked.request_id, asked.metric, asked.value, caller)
 
     @app.get("/v1/models/{name:path}")
@@ -65,6 +68,19 @@ def build_public_app(board: RouteBoard, give_feedback: GiveFeedback, keys: KeyRi
         return cards[name]
 
     return app
+
+
+async def _read_feedback(request: Request) -> FeedbackRequest:
+    """Raises BodyTooLarge, and BadRequest for what is no feedback."""
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _LONGEST_FEEDBACK_BYTES:
+            raise BodyTooLarge(f"Feedback is longer than {_LONGEST_FEEDBACK_BYTES // 1024} KiB: send a number.")
+    try:
+        return FeedbackRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise BadRequest(f"This is no feedback: {describe_faults(error.errors())}.") from error
 
 
 def _list_digests(board: RouteBoard) -> Iterator[dict[str, str]]:

@@ -65,10 +65,10 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
             tasks.start(on_up(gateway), "greeting")
         await orders.stop.wait()
         await public.drain(settings.server.drain_grace_s, orders.hurry)
-        admin.should_exit = True
-        await deciding.close()
-        await supervisor.close()
         await public.close()
+        admin.should_exit = True
+        await deciding.close()  # after the last request has been told of
+        await supervisor.close()
         await asyncio.wait([admin.serving], timeout=_FLUSH_S)
         await tasks.close()
     return 0

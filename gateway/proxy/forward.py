@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.errors import (
+    ClientStalled,
     Draining,
     GatewayError,
     NoReplica,
@@ -229,7 +230,7 @@ class Passage:
             return
         ending = self._events.flush()
         if self._events.has_ended:
-            self._finish_stream("done", ending)
+            self._finish_stream("broken" if self._events.has_failed else "done", ending)
         else:
             self.on_failure(UpstreamFailed("The engine ended the stream before the answer was complete."))
 
@@ -240,9 +241,10 @@ class Passage:
                 self._client.abandon()
             return
         if self._events is not None:
-            self._finish_stream("broken", error_event(error, self._call.head.endpoint))
+            outcome = "hung_up" if isinstance(error, ClientStalled) else "broken"
+            self._finish_stream(outcome, error_event(error, self._call.head.endpoint))
         else:
-            self._settle(is_cut=isinstance(error, UpstreamFailed))
+            self._settle(is_cut=isinstance(error, UpstreamFailed | ClientStalled))
             self._client.refuse(error)
 
     def _finish_stream(self, outcome: str, ending: bytes) -> None:

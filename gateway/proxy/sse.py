@@ -17,8 +17,8 @@ from gateway.proxy.endpoints import Endpoint
 
 _MAX_EVENT_BYTES = 4 * 1024 * 1024
 _USAGE_KEY = b'"usage":'
-_FINISH_KEY = b'"finish_reason":"'  # it is null until then
-_ENDING_KEYS = (_FINISH_KEY, b'"finish_reason": "', b'"stop_reason":', _USAGE_KEY)
+_FINISH_KEYS = (b'"finish_reason":"', b'"finish_reason": "')  # it is null until then
+_ENDING_KEYS = (*_FINISH_KEYS, b'"stop_reason":', _USAGE_KEY)
 _NO_CHOICES = re.compile(rb'"choices": ?\[\]')
 _BLANK_LINES = (b"\n\n", b"\r\n\r\n")
 # An engine's word is not taken for numbers that cannot be: sums of them would not fit into anything.
@@ -49,6 +49,7 @@ class _Said(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
+    index: int = 0
     finish_reason: str | None = None
     message: _Said | None = None
 
@@ -129,6 +130,8 @@ def read_finish(document: bytes) -> str:
         return ""
     if ending.choices:
         choice = ending.choices[0]
+        if choice.index:
+            return ""
         is_refusal = choice.message is not None and bool(choice.message.refusal)
         return "content_filter" if is_refusal else choice.finish_reason or ""
     answer = ending.response or ending
@@ -156,8 +159,9 @@ class EventStream:
     """One event stream being relayed. `feed` it what comes; it gives back what may go on to the client.
 
     `usage` holds the last usage seen, `prompt_tokens` what was said of the prompt before; `event_count` counts events,
-    `has_ended` tells whether the stream's own last event has passed. Whole events with none of `stops` need not be fed,
-    unless the stream `is_holding` the beginning of one. `finish` is why the answer ended, if the stream `notes_finish`.
+    `has_ended` tells whether the stream's own last event has passed, `has_failed` whether one has said that the engine
+    failed. Whole events with none of `stops` need not be fed, unless the stream `is_holding` the beginning of one.
+    `finish` is why the answer ended, if the stream `notes_finish`.
     """
 
     def __init__(
@@ -166,12 +170,12 @@ class EventStream:
         self.usage: Usage | None = None
         self.finish = ""
         self.prompt_tokens: int | None = None
-        self.has_ended = False
+        self.has_ended = self.has_failed = False
         self.event_count = 0
-        self._hints = tuple(value for _, value in endpoint.last_events)
+        self._hints = tuple(dict.fromkeys(value for _, value in (*endpoint.last_events, *endpoint.failed_events)))
         self._notes_finish = notes_finish
-        self.stops = (_USAGE_KEY, *self._hints, *((_FINISH_KEY,) if notes_finish else ()))
-        self._last_event = _find_field(endpoint.last_events)
+        self.stops = (_USAGE_KEY, *self._hints, *(_FINISH_KEYS if notes_finish else ()))
+        self._last_event, self._failed_event = _find_field(endpoint.last_events), _find_field(endpoint.failed_events)
         self._hides_usage = hides_usage
         self._renaming = renaming
         self._held: list[bytes] = []
@@ -245,6 +249,8 @@ class EventStream:
     def _note_end(self, events: bytes) -> None:
         if self._last_event.search(events):
             self.has_ended = True
+        if self._failed_event.search(events):
+            self.has_failed = True
 
 
 def read_events(data: bytes) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from gateway.errors import Draining, NoReplica, UpstreamFailed, UpstreamTimeout
+from gateway.errors import ClientStalled, Draining, NoReplica, UpstreamFailed, UpstreamTimeout
 from gateway.proxy.exchange import LOST, AnswerHead, Connection, Exchange, Reader
 from gateway.proxy.head_memo import HeadMemo
 from gateway.proxy.pieces import Piece
@@ -131,7 +131,7 @@ class Upstream:
         for exchange in list(self._running):
             if exchange.paused_s is not None:
                 if now_s - exchange.paused_s > self._idle_timeout_s:
-                    exchange.fail(UpstreamFailed(f"The client took nothing for {self._idle_timeout_s:g} s."))
+                    exchange.fail(ClientStalled(f"The client took nothing for {self._idle_timeout_s:g} s."))
             elif not exchange.has_head:
                 if now_s - exchange.started_s > self._first_byte_timeout_s:
                     limit = f"{self._first_byte_timeout_s:g}"

@@ -12,6 +12,8 @@ from gateway.simulator.answers import Answer, Endpoint, RefusalError, encode
 from gateway.simulator.http import Exchange
 from gateway.simulator.options import Options
 
+_ERROR_FRAMES = b'data: {"error": {"message": "simulated fault", "type": "InternalServerError", "code": 500}}\n\n'
+_ERROR_FRAMES += b"data: [DONE]\n\n"
 _BROKEN_FRAME = b'data: {"id":"broken\n\n'
 
 
@@ -128,6 +130,9 @@ class Engine:
                 self._die(0)
             if at == 1 and "bad-frame" in self._options.faults:
                 await exchange.write(_BROKEN_FRAME)
+            if at >= self._options.faults.get("error-event", len(groups)):
+                await exchange.write(_ERROR_FRAMES)
+                break
             for piece in group[:cut_at]:
                 await exchange.write(piece)
             cut_at -= len(group)

@@ -13,6 +13,7 @@ FAULTS: dict[str, float | None] = {
     "hang": 0,
     "error-500": 0,
     "cut-stream": 2,
+    "error-event": 2,
     "bad-frame": None,
     "no-token": None,
     "wrong-guess": None,
@@ -26,7 +27,8 @@ slow-start:S       listen after S seconds          no-token           healthy, b
 die-after:N        answer N, exit 0 amid the next  hang:N             answer N, then never again
 error-500:N        answer N, then 500              cut-stream:K       close after K frames, without an end
 bad-frame          one broken frame in a stream    hang-on-sigterm    with a stream open, fall silent and stay
-wrong-guess        with --speculative-config, other answers than without"""
+wrong-guess        with --speculative-config, other answers than without
+error-event:K      after K frames an event with an error, then the stream ends in order"""
 
 
 @dataclass(frozen=True, slots=True)

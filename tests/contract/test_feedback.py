@@ -209,3 +209,57 @@ def test_what_was_acknowledged_outlives_redis(tmp_path: Path) -> None:
         assert set(judges.refused) == {503}
         assert count_repeated(gateway, judges.kept) == len(judges.kept)
     server.kill()
+
+
+@pytest.mark.parametrize("relays", [1, 2])
+def test_what_ends_while_the_gateway_does_is_told_and_billed(tmp_path: Path, relays: int) -> None:
+    config = CONFIG.replace("{{tokens: 3}}", "{{tokens: 40, itl-ms: 20}}").format(relays=relays)
+    (tmp_path / "gateway.yaml").write_text(config)
+    env = {"GATEWAY_STATE_URL": f"sqlite://{tmp_path}/state.db"}
+    answers: list[httpx.Response] = []
+
+    def stream(gateway: RunningGateway, number: int) -> None:
+        body = {
+            "model": "shapes",
+            "messages": [{"role": "user", "content": "Hello"}],
+            "user": f"u{number}",
+            "stream": True,
+        }
+        answers.append(httpx.post(gateway.url + CHAT, json=body, timeout=30))
+
+    with run_gateway("--config", str(tmp_path / "gateway.yaml"), env=env) as gateway:
+        gateway.await_states(60, v1="ready", v2="ready")
+        threads = [threading.Thread(target=stream, args=(gateway, number)) for number in range(10)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+        assert gateway.stop() == 0
+        for thread in threads:
+            thread.join()
+    assert [answer.text.endswith("data: [DONE]\n\n") for answer in answers] == [True] * 10
+    with run_gateway("--config", str(tmp_path / "gateway.yaml"), env=env) as gateway:
+        usage = httpx.get(f"{gateway.admin_url}/admin/v1/usage").json()["usage"]
+        assert sum(one["requests"] for one in usage) == 10
+        assert give(gateway, answers[0].headers["x-request-id"]).status_code == 200
+
+
+def test_a_stream_in_which_the_engine_says_that_it_failed_is_a_failure(tmp_path: Path) -> None:
+    config = CONFIG.format(relays=1).replace("{tokens: 3}", "{tokens: 3, fault: error-event}", 1)
+    (tmp_path / "gateway.yaml").write_text(config)
+    with run_gateway("--config", str(tmp_path / "gateway.yaml")) as gateway:
+        gateway.await_states(60, v1="ready", v2="ready")
+        for number in range(20):
+            body = {
+                "model": "shapes",
+                "messages": [{"role": "user", "content": "Hi"}],
+                "user": f"u{number}",
+                "stream": True,
+            }
+            answer = httpx.post(gateway.url + CHAT, json=body, timeout=30)
+            assert ('"simulated fault"' in answer.text) == (answer.headers["x-gateway-version"] == "v1")
+            assert answer.text.endswith("data: [DONE]\n\n")
+        found: dict[str, Any] = wait_for(
+            lambda: (told := httpx.get(f"{gateway.admin_url}/admin/v1/models/shapes/experiment").json()["versions"])
+            and told["v1"]["requests"] + told["v2"]["requests"] == 20 and told, 5)  # fmt: skip
+        assert (found["v1"]["errors"], found["v2"]["errors"]) == (found["v1"]["requests"], 0)
+        assert found["v1"]["requests"] > 0

@@ -1,4 +1,5 @@
 import hashlib
+from collections.abc import AsyncIterator
 from importlib.metadata import version
 from typing import Any
 
@@ -130,6 +131,23 @@ async def test_feedback_that_cannot_be_taken_is_refused(client: httpx.AsyncClien
     answer = await client.post("/v1/feedback", json=body)
     assert answer.status_code == status
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+async def test_feedback_is_short_and_its_key_is_checked_first() -> None:
+    pulled = 0
+
+    async def give_much() -> AsyncIterator[bytes]:
+        nonlocal pulled
+        for _ in range(1000):
+            pulled += 1
+            yield b"x" * 1024
+
+    async with with_keys() as client:
+        answer = await client.post("/v1/feedback", content=give_much())
+        assert (answer.status_code, pulled) == (401, 0)
+        assert (await client.post("/v1/feedback", content=b"{")).status_code == 401
+        answer = await client.post("/v1/feedback", content=give_much(), headers={"x-api-key": "key"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
 
 
 async def test_feedback_is_given_under_the_name_of_its_key() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.errors import (
     BadRequest,
+    ClientStalled,
     Draining,
     GatewayError,
     NoReplica,
@@ -359,7 +360,7 @@ async def test_plain_chunks_may_take_the_shortcut_to_the_client() -> None:
     assert shortcut is not None
     shortcut.write(b"1b\r\n" + WORDS[1] + b"\r\n")
     assert told.client.body == WORDS[0] + WORDS[1]
-    assert {b"[DONE]", b'"usage":'} == set(shortcut.stops)
+    assert {b"[DONE]", b'"usage":', b'{"error"'} == set(shortcut.stops)
 
 
 async def test_no_chunk_may_overtake_an_event_that_is_held() -> None:
@@ -660,3 +661,22 @@ async def test_a_defect_while_an_answer_is_ended_ends_the_connection(body: Any, 
     told.passage.on_failure(OperatorFault("The gateway failed on this answer."))
     assert told.client.steps[-2:] == [step, "abandon"]
     assert told.relay.running == {}
+
+
+async def test_a_stream_that_says_it_failed_is_broken_and_passes_as_it_is() -> None:
+    told = Told().begun(WORDS[0])
+    failure = b'data: {"error": {"message": "no"}}\n\n'
+    told.passage.on_data(failure)
+    told.passage.on_data(DONE)
+    told.passage.on_end()
+    assert told.client.body == WORDS[0] + failure + DONE
+    assert (told.record.outcome, told.relay.running) == ("broken", {})
+
+
+async def test_a_client_that_takes_nothing_is_no_failure_of_the_engine() -> None:
+    told = Told().begun(WORDS[0])
+    told.passage.on_failure(ClientStalled("The client took nothing for 120 s."))
+    assert told.record.outcome == "hung_up"
+    told = Told()
+    told.passage.on_failure(ClientStalled("The client took nothing for 120 s."))
+    assert (told.client.status, told.record.is_estimated) == (408, True)

@@ -347,3 +347,34 @@ def test_the_last_usage_of_a_whole_stream_counts() -> None:
     assert (usage.tokens_in, usage.tokens_out) == (3, 9)
     assert read_stream_usage(b"data: [DONE]\n\n") is None
     assert list(read_events(b"event: x\ndata: 1\n\n: silence\n\ndata: 2\r\n\r\n")) == [b" 1", b" 2"]
+
+
+FAILURES = {
+    "/v1/chat/completions": [b'data: {"error": {"message": "no"}}\n\n', b"data: [DONE]\n\n"],
+    "/v1/completions": [b'data: {"error":{"message":"no"}}\n\ndata: [DONE]\n\n'],
+    "/v1/responses": [b'event: response.failed\ndata: {"type":"response.failed"}\n\n'],
+    "/v1/messages": [b'event: error\ndata: {"type":"error","error":{"type":"api_error"}}\n\n'],
+}
+
+
+@pytest.mark.parametrize(("path", "pieces"), FAILURES.items())
+def test_a_stream_may_say_that_it_failed_and_end_in_order(path: str, pieces: list[bytes]) -> None:
+    events = EventStream(ENDPOINTS[path], hides_usage=False)
+    for piece in pieces:
+        assert events.feed(piece) == piece
+        assert any(stop in piece for stop in events.stops), "it takes no shortcut"
+    assert (events.has_ended, events.has_failed) == (True, True)
+
+
+def test_words_about_errors_are_no_failure() -> None:
+    events = EventStream(CHAT, hides_usage=False)
+    events.feed(b'data: {"id":"1","choices":[{"delta":{"content":"{\\"error\\": 1}"}}]}\n\ndata: [DONE]\n\n')
+    assert (events.has_ended, events.has_failed) == (True, False)
+
+
+def test_the_first_of_several_choices_says_why_it_ended() -> None:
+    events = EventStream(CHAT, hides_usage=False, notes_finish=True)
+    for index, reason in ((1, "stop"), (0, "length"), (2, "stop")):
+        events.feed(b'data: {"choices":[{"index":%d,"finish_reason": "%b"}]}\n\n' % (index, reason.encode()))
+    assert events.finish == "length"
+    assert any(stop in b'"finish_reason": "length"' for stop in events.stops), "written with a space too"
