@@ -1,5 +1,6 @@
 """The public port's routes that are not relayed: models, feedback, and 404 for everything else."""
 
+import asyncio
 import importlib.metadata
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from gateway.api.auth import KeyRing
 from gateway.api.failures import add_error_answers, describe_faults
-from gateway.errors import BadRequest, BodyTooLarge, UnknownModel
+from gateway.errors import BadRequest, BodyTooLarge, StateUnavailable, UnknownModel
 from gateway.traffic.routes import ModelRoute, RouteBoard
 
 _LONGEST_FEEDBACK_BYTES = 16 * 1024
@@ -56,7 +57,10 @@ def build_public_app(board: RouteBoard, give_feedback: GiveFeedback, keys: KeyRi
     async def take_feedback(request: Request, caller: Annotated[str, Depends(check_key)]) -> dict[str, Any]:
         """Keep what a client says of a request that it made; the answer means that it is kept."""
         asked = await _read_feedback(request)  # by hand: FastAPI would read any length, and before the key is checked
-        return await give_feedback(asked.request_id, asked.metric, asked.value, caller)
+        try:
+            return await give_feedback(asked.request_id, asked.metric, asked.value, caller)
+        except asyncio.CancelledError:  # by uvicorn, when the gateway ends and does not wait longer: it would say 500
+            raise StateUnavailable("The gateway ends: send the feedback again.", retry_after_s=5) from None
 
     @app.get("/v1/models/{name:path}")
     async def show_model(name: str) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from gateway.processes.messages import AnyMessage
 
 Answer = TypeVar("Answer")
 
+_NOBODY = "nobody is there to answer"
+
 
 class Questions(Generic[Answer]):
     """Those of one kind that are open, each for `timeout_s` at most."""
@@ -19,9 +21,12 @@ class Questions(Generic[Answer]):
         # Answers to what a predecessor of this process asked are for nobody here.
         self._numbers = count(time.monotonic_ns())
         self._open: dict[int, asyncio.Future[Answer]] = {}
+        self._is_over = False
 
     async def ask(self, send: Callable[[AnyMessage], None], write: Callable[[int], AnyMessage]) -> Answer:
         """Send the message that `write` makes of a number, and wait for its answer. Raises TimeoutError."""
+        if self._is_over:
+            raise TimeoutError(_NOBODY)
         number = next(self._numbers)
         self._open[number] = asyncio.get_running_loop().create_future()
         send(write(number))
@@ -32,10 +37,11 @@ class Questions(Generic[Answer]):
             del self._open[number]
 
     def give_up(self) -> None:
-        """Nobody is there to answer any more: what is open ends with TimeoutError."""
+        """Nobody is there to answer any more: what is open, and what is asked from now on, ends with TimeoutError."""
+        self._is_over = True
         for asked in self._open.values():
             if not asked.done():
-                asked.set_exception(TimeoutError("nobody is there to answer"))
+                asked.set_exception(TimeoutError(_NOBODY))
 
     def take(self, number: int, answer: Answer) -> None:
         """An answer has come; nobody may wait for it any more."""

@@ -1,3 +1,4 @@
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from importlib.metadata import version
@@ -32,6 +33,23 @@ async def give_feedback(request_id: str, metric: str, value: float, caller: str)
     if request_id == "none":
         raise NotFound("No request of this id is known.", param="request_id")
     return {"request_id": request_id, "metric": metric, "value": value, "caller": caller}
+
+
+async def test_feedback_that_the_end_of_the_gateway_cuts_off_may_be_sent_again() -> None:
+    asked = asyncio.Event()
+
+    async def wait_for_ever(request_id: str, metric: str, value: float, caller: str) -> dict[str, Any]:
+        asked.set()
+        await asyncio.Event().wait()
+        return {}
+
+    transport = httpx.ASGITransport(build_public_app(RouteBoard(ROUTES), wait_for_ever))
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        body = {"request_id": "r1", "metric": "thumb", "value": 1}
+        giving = asyncio.ensure_future(client.post("/v1/feedback", json=body))
+        await asked.wait()
+        giving.cancel()  # as uvicorn does with what runs too long at its end
+        assert (await giving).status_code == 503
 
 
 @pytest.fixture

@@ -51,3 +51,5 @@ async def test_when_nobody_is_there_any_more_what_is_open_ends() -> None:
     questions.give_up()
     with pytest.raises(TimeoutError):
         await asking
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(questions.ask(lambda message: None, Ask), 1)
