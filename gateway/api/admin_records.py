@@ -35,12 +35,7 @@ def build_router(store: Store, runner: Runner) -> APIRouter:
     @router.get("/gateways")
     async def list_gateways() -> dict[str, Any]:
         """The gateways that share the state, how the versions stand on each, and which one acts for all."""
-        acting = runner.name if runner.lease is not None else ""
         there = sorted(runner.gateways.items())
-        return {
-            "gateways": [
-                {"name": name, "acts": name == acting, **msgspec.to_builtins(standing)} for name, standing in there
-            ]
-        }
+        return {"gateways": [{"name": name, **msgspec.to_builtins(standing)} for name, standing in there]}
 
     return router

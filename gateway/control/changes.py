@@ -91,7 +91,8 @@ class ModelChanges(BaseModel):
         number = self.find_stage(model)
         stages = self.stages
         if not stages or stages[-1].number != number:
-            stage = Stage(number=number, began=now, shares=model.split, rollout=self.rollout)
+            began = next((one.began for one in stages if one.number == number), now)  # shares that were there before
+            stage = Stage(number=number, began=began, shares=model.split, rollout=self.rollout)
             stages = (*(one for one in stages if one.number != number), stage)[-_STAGES_KEPT:]
         parts = tuple(zip(allocation.ends, allocation.names, strict=True))
         return self.model_copy(update={"allocation": parts, "stages": stages})

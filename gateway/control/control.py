@@ -15,7 +15,7 @@ from gateway.control.changes import ModelChanges
 from gateway.control.describing import describe, list_stand_ins, tell
 from gateway.control.keys import Keys
 from gateway.control.mirror import Decision, StateMirror
-from gateway.control.reloading import Reloading, find_conflicts, plan
+from gateway.control.reloading import Reloading, find_conflicts, find_taken, plan
 from gateway.control.serving import Serving
 from gateway.control.snapshots import build_routes
 from gateway.control.standing import Standing, is_failed, is_ready, read_standing
@@ -166,12 +166,13 @@ class Control:
         before = self.serving.file if self._reloading is None else self._reloading.before
         if conflicts := list(find_conflicts(before, models)):
             raise BadRequest(f"The file cannot be used now: {'; '.join(conflicts)}.")
+        if taken := next(find_taken(self.serving, models), None):
+            raise Conflict(f"The file would take away {taken}: leave it there, or abort the rollout first.")
         if is_reset:
             await self.change(lambda serving: serving.forget([model.name for model in models]))
         self._reloading = reloading = plan(before, models, self.serving)
         self._serve_file(reloading.blended)
         self._go_on_reloading()
-        self._tasks.start(self.settle(), "remember who has which version")
         return reloading
 
     def _go_on_reloading(self) -> None:
@@ -196,6 +197,7 @@ class Control:
         self.serving = Serving(models, self.serving.changes)
         self._keep(self.serving)
         self.note()
+        self._tasks.start(self.settle(), "remember who has which version")
 
     async def set_split(self, model: str, weights: Mapping[str, float]) -> dict[str, float]:
         """Change the shares of a model's versions, for all relays at once; returns them as fractions.

@@ -46,6 +46,16 @@ def find_conflicts(before: Sequence[ModelSettings], after: Sequence[ModelSetting
                 )
 
 
+def find_taken(serving: Serving, after: Sequence[ModelSettings]) -> Iterator[str]:
+    """What the file would take away from under a rollout, in words for the one who wrote it."""
+    final = Serving(tuple(after), serving.changes)
+    kept = {(model.name, version.name) for model in final.models for version in model.versions}
+    for model in serving.models:
+        gone = [version.name for version in model.versions if (model.name, version.name) not in kept]
+        if gone and (rollout := serving.read(model.name).rollout):
+            yield f"{model.name}:{gone[0]}, while the rollout {rollout} moves the traffic of {model.name}"
+
+
 def find_ignored(before: Settings, after: Settings) -> list[str]:
     """Sections whose changes count at the next start only."""
     sections = ("server", "admin", "state", "engines", "cache")
@@ -57,7 +67,7 @@ def plan(before: Sequence[ModelSettings], after: Sequence[ModelSettings], servin
     """How the file `after` takes the place of `before`; `serving` is what is remembered beside them."""
     old = {model.name: model for model in before}
     final = Serving(tuple(after), serving.changes)
-    here = {f"{model}:{version}" for model, version in serving.list_versions()}
+    in_use = {f"{model.name}:{version}" for model in serving.models for version, share in model.split.items() if share}
     awaited = {
         f"{model.name}:{version}"
         for model in final.models
@@ -65,7 +75,7 @@ def plan(before: Sequence[ModelSettings], after: Sequence[ModelSettings], servin
         if share and model.name in old
     }
     blended = tuple(_blend(old[model.name], model) if model.name in old else model for model in after)
-    return Reloading(tuple(before), blended, tuple(after), frozenset(awaited - here))
+    return Reloading(tuple(before), blended, tuple(after), frozenset(awaited - in_use))
 
 
 def _blend(old: ModelSettings, new: ModelSettings) -> ModelSettings:

@@ -1,5 +1,7 @@
-"""A rollout as it is written down, and the plan that somebody asks for. Pure."""
+"""A rollout as it is written down in the documents of the state, and the plan that somebody asks for. Pure."""
 
+import functools
+import logging
 import re
 from collections.abc import Mapping
 from enum import StrEnum
@@ -7,10 +9,13 @@ from typing import Any
 
 import msgspec
 
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, NotFound
 from gateway.settings import ModelSettings
-from gateway.telemetry.samples import Metric
-from gateway.traffic.rollout import Plan
+from gateway.telemetry.samples import Metric, Sample
+from gateway.traffic.measuring import Past
+from gateway.traffic.rollout import Finding, Plan
+
+logger = logging.getLogger(__name__)
 
 _METRIC = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -30,7 +35,8 @@ class State(StrEnum):
 class Rollout(msgspec.Struct, frozen=True):
     """One rollout. `stages` are those of its steps so far, `before` the shares before it. Times in seconds.
 
-    `elapsed_s` is how long the step has gone on, `unready_s` how long the candidate has had no ready engine.
+    `elapsed_s` is how long the step has gone on, `unready_s` how long the candidate has had no ready engine. `findings`
+    are how its guards stood at its end.
     """
 
     id: str
@@ -45,11 +51,21 @@ class Rollout(msgspec.Struct, frozen=True):
     stages: list[int] = []
     reason: str = ""
     ended: float | None = None
+    findings: list[dict[str, Any]] = []
+
+    @property
+    def number(self) -> int:
+        """A later one has a higher one."""
+        return int(self.id.removeprefix("r"))
 
     @property
     def is_over(self) -> bool:
         """True once nothing is going to come of it any more."""
         return self.state in (State.PROMOTED, State.ROLLED_BACK, State.ABORTED)
+
+    def enter(self, stage: int) -> "Rollout":
+        """In another stage, or again in one that it was in."""
+        return msgspec.structs.replace(self, stages=[*(one for one in self.stages if one != stage), stage])
 
     @property
     def percent(self) -> float:
@@ -112,6 +128,92 @@ def _find_percent(plan: Plan, model: ModelSettings) -> float:
     """What the candidate has of the traffic of both."""
     ours, theirs = model.split.get(plan.candidate, 0.0), model.split.get(plan.baseline, 0.0)
     return 100 * ours / (ours + theirs) if ours + theirs else 0.0
+
+
+_PREFIX, _PAST = "rollout/", "past/"
+_KEPT = 50
+
+_decode_rollout = msgspec.json.Decoder(Rollout).decode
+_decode_past = msgspec.json.Decoder(dict[str, tuple[Sample, Sample]]).decode
+
+
+def write(documents: Mapping[str, bytes], rollout: Rollout) -> dict[str, bytes | None]:
+    """A rollout as a document. One that is over needs nothing any more of what it knew."""
+    pasts = [name for name in documents if rollout.is_over and name.startswith(f"{_PAST}{rollout.id}/")]
+    return {_PREFIX + rollout.id: msgspec.json.encode(rollout), **dict.fromkeys(pasts)}
+
+
+def write_past(rollout: Rollout, stage: int, past: Past) -> dict[str, bytes | None]:
+    """What was known when a stage of it began."""
+    return {f"{_PAST}{rollout.id}/{stage}": msgspec.json.encode(past)}
+
+
+def read_past(documents: Mapping[str, bytes], rollout: Rollout, stage: int) -> Past:
+    """What `write_past` wrote; nothing for a stage that it has not been in."""
+    data = documents.get(f"{_PAST}{rollout.id}/{stage}")
+    return {} if data is None else _decode_past(data)
+
+
+def find(documents: Mapping[str, bytes], model: str, name: str) -> Rollout:
+    """Raises NotFound."""
+    rollout = _decode(documents.get(_PREFIX + name, b""))
+    if rollout is None or rollout.model != model:
+        raise NotFound(f"{model} has no rollout {name[:200]}.")
+    return rollout
+
+
+def list_all(documents: Mapping[str, bytes]) -> list[Rollout]:
+    """All that can be read, the latest first."""
+    found = [_decode(data) for name, data in documents.items() if name.startswith(_PREFIX)]
+    return sorted((one for one in found if one is not None), key=lambda one: -one.number)
+
+
+def is_unreadable(documents: Mapping[str, bytes], name: str) -> bool:
+    """True for one that another release has written, perhaps, and this one does not understand."""
+    data = documents.get(_PREFIX + name)
+    return data is not None and _decode(data) is None
+
+
+def find_id(documents: Mapping[str, bytes]) -> str:
+    """The next number that no rollout has had."""
+    names = [name.removeprefix(f"{_PREFIX}r") for name in documents if name.startswith(_PREFIX)]
+    return f"r{max((int(name) for name in names if name.isdecimal()), default=0) + 1}"
+
+
+def forget(name: str) -> dict[str, bytes | None]:
+    """Drop a rollout."""
+    return {_PREFIX + name: None}
+
+
+def forget_oldest(documents: Mapping[str, bytes]) -> dict[str, bytes | None]:
+    """Drop all but the latest that are over."""
+    over = [one.id for one in list_all(documents) if one.is_over]
+    return {_PREFIX + name: None for name in over[_KEPT:]}
+
+
+@functools.lru_cache(4 * _KEPT)
+def _decode(data: bytes) -> Rollout | None:
+    try:
+        return _decode_rollout(data) if data else None
+    except msgspec.DecodeError:
+        logger.exception("a rollout cannot be read, and nothing comes of it: abort it (`gateway rollout abort`)")
+        return None
+
+
+def describe_finding(finding: Finding) -> dict[str, Any]:
+    """How a guard stands, for events and the admin API; bounds that are not known are left out."""
+    low, high = finding.harm.bounds
+    return {
+        "metric": finding.metric,
+        "is_goal": finding.is_goal,
+        "verdict": str(finding.verdict),
+        "margin": finding.margin,
+        "harm": finding.harm.estimate,
+        "low": low,
+        "high": high,
+        "users": {"candidate": finding.users[0], "baseline": finding.users[1]},
+        "text": finding.describe(),
+    }
 
 
 def describe(rollout: Rollout) -> dict[str, Any]:

@@ -15,37 +15,51 @@ import msgspec
 
 from gateway.control.control import Control
 from gateway.control.mirror import Decision, StateMirror
-from gateway.control.rollout_record import Rollout, State, describe, read_plan
+from gateway.control.rollout_record import (
+    Rollout,
+    State,
+    describe,
+    describe_finding,
+    find,
+    find_id,
+    forget,
+    forget_oldest,
+    is_unreadable,
+    list_all,
+    read_past,
+    read_plan,
+    write,
+    write_past,
+)
 from gateway.control.serving import Serving
-from gateway.control.standing import Standing, is_failed, is_ready
-from gateway.errors import Conflict, NotFound
+from gateway.control.standing import Standing, is_failed, is_ready, is_up
+from gateway.errors import Conflict, NotFound, StateUnavailable
 from gateway.settings import VersionSettings
-from gateway.state import Counts, Event, Evidence, Lease
-from gateway.telemetry.samples import Sample
-from gateway.traffic.measuring import count_users, find_past, find_strata, is_skewed
+from gateway.state import Counts, Event, Evidence, Lease, LeaseLost
+from gateway.traffic.measuring import Past, count_users, find_past, find_strata, is_skewed
 from gateway.traffic.rollout import Act, Facts, Finding, decide, forecast, judge
 
 logger = logging.getLogger(__name__)
 
-_PREFIX, _PAST = "rollout/", "past/"
-_KEPT = 50
 _WRITE_EVERY_S = 5.0
 _LONGEST_TICK_S = 5.0
-_UNDER_WAY = (State.WAITING, State.RUNNING, State.PAUSED)
-
-_decode = msgspec.json.Decoder(Rollout).decode
-_decode_past = msgspec.json.Decoder(dict[str, tuple[Sample, Sample]]).decode
+_FIRST_START_S = 900.0  # a gateway that has just been started loads all of its engines anew
 
 
 @dataclass(slots=True)
 class _Watch:
-    """What has passed of a step that we act on, in seconds; `looked_s` by the monotonic clock."""
+    """What has passed of a step that we act on, in seconds; `began_s`, `looked_s` … by the monotonic clock.
+
+    `was_up`: the candidate has had an engine since we act.
+    """
 
     step: int
     elapsed_s: float
     unready_s: float
+    began_s: float
     looked_s: float
     written_s: float
+    was_up: bool
 
 
 class Rollouts:
@@ -72,11 +86,12 @@ class Rollouts:
         def decide(documents: Mapping[str, bytes]) -> Decision[Rollout]:
             known = self._control.read(documents)
             known.require_free(model)
+            known.require_settled(model)
             if loaded is not None:
                 known = known.add(model, loaded)
             settings = known.find_model(model)
             plan = read_plan(asked, settings)
-            rollout = Rollout(_find_id(documents), model, plan, dict(settings.split), time.time())
+            rollout = Rollout(find_id(documents), model, plan, dict(settings.split), time.time())
             said = f"{plan.candidate} is to take the place of {plan.baseline}"
             return self._write(documents, rollout, rollout.before, "started", said, loaded=loaded)
 
@@ -87,24 +102,22 @@ class Rollouts:
     def show_all(self, model: str) -> list[dict[str, Any]]:
         """The rollouts of a model, the latest first. Raises UnknownModel."""
         self._control.serving.find_model(model)
-        own = [one for one in _list_all(self._mirror.snapshot.documents) if one.model == model]
-        return [describe(one) for one in sorted(own, key=lambda one: -one.began)]
+        return [describe(one) for one in list_all(self._mirror.snapshot.documents) if one.model == model]
 
     async def show(self, model: str, name: str) -> dict[str, Any]:
         """A rollout, how its guards stand, and how long it may take. Raises NotFound and StateUnavailable."""
-        rollout = _find(self._mirror.snapshot.documents, model, name)
+        rollout = find(self._mirror.snapshot.documents, model, name)
         if (watch := self._watches.get(name)) is not None and watch.step == rollout.step:
             rollout = msgspec.structs.replace(rollout, elapsed_s=watch.elapsed_s, unready_s=watch.unready_s)
         shown = describe(rollout)
-        if rollout.step >= 0:
+        if rollout.step >= 0 and not rollout.is_over:
             facts, _ = await self._measure(rollout)
-            metrics = self._control.serving.find_model(model).metrics
-            findings = await asyncio.to_thread(judge, rollout.plan, facts, metrics)
-            shown |= {"users": facts.users, "findings": [_describe(one) for one in findings]}
+            asked = (rollout.plan, facts, self._control.serving.find_model(model).metrics)
+            findings = await asyncio.to_thread(judge, *asked)
+            shown |= {"users": facts.users, "findings": [describe_finding(one) for one in findings]}
             if rollout.state is State.RUNNING:
-                shown["reason"] = decide(rollout.plan, facts, metrics).reason
-            if not rollout.is_over:
-                shown["seconds_to_decision"] = await asyncio.to_thread(forecast, rollout.plan, facts, metrics)
+                shown["reason"] = (await asyncio.to_thread(decide, *asked)).reason
+            shown["seconds_to_decision"] = await asyncio.to_thread(forecast, *asked)
         return shown
 
     async def act(self, model: str, name: str, act: str) -> dict[str, Any]:
@@ -113,63 +126,107 @@ class Rollouts:
         Paused, it goes no step further, but back when a guard is violated. Aborted, shares are as before. Raises
         NotFound, Conflict for what cannot be done now, and StateUnavailable; then nothing has changed.
         """
+        if act == "abort" and is_unreadable(self._mirror.snapshot.documents, name):
+            return await self._drop(model, name)
+        findings = await self._judge(model, name)
 
         def decide(documents: Mapping[str, bytes]) -> Decision[Rollout]:
-            known = _find(documents, model, name)
+            known = find(documents, model, name)
             split = None
             if act == "pause" and known.state is State.RUNNING:
                 after = msgspec.structs.replace(known, state=State.PAUSED)
             elif act == "resume" and known.state is State.PAUSED:
                 after = msgspec.structs.replace(known, state=State.RUNNING)
             elif act == "abort" and not known.is_over:
-                after, split = _end(known, State.ABORTED), known.before
+                after, split = _end(known, State.ABORTED, findings), known.before
             elif act == "promote" and known.state in (State.RUNNING, State.PAUSED):
-                after, split = _end(known, State.PROMOTED), known.share(100)
+                after, split = _end(known, State.PROMOTED, findings), known.share(100)
             else:
                 raise Conflict(f"The rollout {name} is {known.state}: one cannot {act} it now.")
-            return self._write(documents, after, split, _PAST_TENSE[act], "a person has asked for it")
+            return self._write(documents, after, split, _PAST_TENSE[act], "a person has asked for it", findings)
 
         rollout = await self._mirror.commit(decide)
         self._log(rollout, _PAST_TENSE[act])
         return describe(rollout)
+
+    async def _drop(self, model: str, name: str) -> dict[str, Any]:
+        """Abort a rollout that cannot be read, so that others may begin: shares stay as they are."""
+
+        def decide(documents: Mapping[str, bytes]) -> Decision[None]:
+            if self._control.read(documents).read(model).rollout != name:
+                raise NotFound(f"{model} has no rollout {name[:200]}.")
+            _, written = self._control.compose(documents, lambda serving: serving.move(
+                model, serving.find_model(model).split, ""
+            ))  # fmt: skip
+            text = f"rollout {name} of {model}, which cannot be read, is aborted: shares stay as they are"
+            return Decision(written | forget(name), (Event("rollout_aborted", text, model),), None)
+
+        await self._mirror.commit(decide)
+        logger.warning("rollout %s of %s, which could not be read, is aborted", name, model)
+        return {"id": name, "model": model, "state": State.ABORTED}
+
+    async def _judge(self, model: str, name: str) -> Sequence[Finding]:
+        """How the guards of a rollout stand, for the event of a person's act."""
+        rollout = find(self._mirror.snapshot.documents, model, name)
+        if rollout.is_over or rollout.step < 0:
+            return ()
+        facts, _ = await self._measure(rollout)
+        return await asyncio.to_thread(judge, rollout.plan, facts, self._control.serving.find_model(model).metrics)
 
     # What the clock asks.
 
     async def step(self, lease: Lease, standings: Sequence[Standing]) -> None:
         """Do what is due of every rollout. Raises StateUnavailable and LeaseLost."""
         served = {model.name for model in self._control.serving.models}
-        for rollout in _list_all(self._mirror.snapshot.documents):
+        for rollout in reversed(list_all(self._mirror.snapshot.documents)):
             if not rollout.is_over and rollout.model in served:
-                name = f"{rollout.model}:{rollout.plan.candidate}"
-                is_up, has_failed = is_ready(standings, name), is_failed(standings, name)
-                await self._step(rollout, lease, is_up=is_up, has_failed=has_failed)
+                try:
+                    await self._step(rollout, lease, standings)
+                except (StateUnavailable, LeaseLost):
+                    raise
+                except Exception:  # of one must not stop the others
+                    logger.exception("the rollout %s of %s cannot go on", rollout.id, rollout.model)
 
-    async def _step(self, rollout: Rollout, lease: Lease, *, is_up: bool, has_failed: bool) -> None:
+    async def _step(self, rollout: Rollout, lease: Lease, standings: Sequence[Standing]) -> None:
         name = f"{rollout.model}:{rollout.plan.candidate}"
+        has_failed = is_failed(standings, name)
         if rollout.state is State.WAITING:
             if has_failed:
                 await self._move(rollout, lease, State.ROLLED_BACK, f"{name} cannot be served")
-            elif is_up:
+            elif is_ready(standings, name):
                 await self._move(rollout, lease, State.RUNNING, f"{name} is ready")
             return
-        rollout = self._let_pass(rollout, is_up=is_up)
+        rollout = self._let_pass(rollout, standings)
+        if self._control.serving.stages[rollout.model] != rollout.stages[-1]:
+            await self._enter(rollout, lease)
+            return
         facts, past = await self._measure(rollout, has_failed=has_failed)
-        decision = decide(rollout.plan, facts, self._control.serving.find_model(rollout.model).metrics)
+        metrics = self._control.serving.find_model(rollout.model).metrics
+        decision = await asyncio.to_thread(decide, rollout.plan, facts, metrics)
         state = {Act.ROLL_BACK: State.ROLLED_BACK, Act.PROMOTE: State.PROMOTED, Act.ADVANCE: State.RUNNING}
         if decision.act is Act.HOLD:
             await self._hold(rollout, lease, decision.reason)
         else:
             await self._move(rollout, lease, state[decision.act], decision.reason, decision.findings, past)
 
-    def _let_pass(self, rollout: Rollout, *, is_up: bool) -> Rollout:
-        """The rollout with the time that has passed since it was looked at last, by us and without a long pause."""
+    def _let_pass(self, rollout: Rollout, standings: Sequence[Standing]) -> Rollout:
+        """The rollout with the time that has passed since it was looked at last, by us and without a long pause.
+
+        That the candidate has no engine is its fault only where the baseline has one, and where it is not for the
+        first time that they are started.
+        """
         now_s, watch = time.monotonic(), self._watches.get(rollout.id)
         if watch is None or watch.step != rollout.step or now_s - watch.looked_s > _LONGEST_TICK_S:
-            watch = _Watch(rollout.step, rollout.elapsed_s, rollout.unready_s, now_s, now_s)
+            times = (rollout.elapsed_s, rollout.unready_s, now_s, now_s, now_s)
+            watch = _Watch(rollout.step, *times, was_up=rollout.unready_s > 0)
             self._watches[rollout.id] = watch
         passed_s, watch.looked_s = now_s - watch.looked_s, now_s
         watch.elapsed_s += 0.0 if rollout.state is State.PAUSED else passed_s
-        watch.unready_s = 0.0 if is_up else watch.unready_s + passed_s
+        if is_up(standings, f"{rollout.model}:{rollout.plan.candidate}"):
+            watch.was_up, watch.unready_s = True, 0.0
+        elif is_up(standings, f"{rollout.model}:{rollout.plan.baseline}"):
+            is_late = watch.was_up or now_s - watch.began_s > _FIRST_START_S
+            watch.unready_s += passed_s if is_late else 0.0
         return msgspec.structs.replace(rollout, elapsed_s=watch.elapsed_s, unready_s=watch.unready_s)
 
     async def _hold(self, rollout: Rollout, lease: Lease, reason: str) -> None:
@@ -180,11 +237,32 @@ class Rollouts:
         watch.written_s = watch.looked_s
 
         def decide(documents: Mapping[str, bytes]) -> Decision[None]:
-            known = _find(documents, rollout.model, rollout.id)
+            known = find(documents, rollout.model, rollout.id)
             if (known.state, known.step) != (rollout.state, rollout.step):
                 return Decision({}, (), None)
-            after = msgspec.structs.replace(rollout, reason=reason)
-            return Decision({_PREFIX + rollout.id: msgspec.json.encode(after)}, (), None)
+            after = msgspec.structs.replace(
+                known, elapsed_s=rollout.elapsed_s, unready_s=rollout.unready_s, reason=reason
+            )
+            return Decision(write(documents, after), (), None)
+
+        await self._mirror.commit(decide, lease)
+
+    async def _enter(self, rollout: Rollout, lease: Lease) -> None:
+        """What is served has changed within the step, an adapter perhaps: what is measured from now on counts too."""
+        _, past = await self._measure(rollout)
+        stage = self._control.serving.stages[rollout.model]
+
+        def decide(documents: Mapping[str, bytes]) -> Decision[None]:
+            known = find(documents, rollout.model, rollout.id)
+            if (known.state, known.step) != (rollout.state, rollout.step):
+                return Decision({}, (), None)
+            after = known.enter(stage)
+            written = write(documents, after)
+            if stage not in known.stages:  # one that comes again began with what was known then
+                written |= write_past(after, stage, past)
+            text = f"rollout {after.id} of {after.model}: what is served has changed, the step goes on"
+            event = Event("rollout_changed", text, after.model, details={"rollout": describe(after)})
+            return Decision(written, (event,), None)
 
         await self._mirror.commit(decide, lease)
 
@@ -195,13 +273,13 @@ class Rollouts:
         state: State,
         reason: str,
         findings: Sequence[Finding] = (),
-        past: Mapping[str, tuple[Sample, Sample]] | None = None,
+        past: Past | None = None,
     ) -> None:
         """Go a step on, or to an end, unless a person or another gateway has been faster."""
         kind = "step" if state is State.RUNNING else str(state)
 
         def decide(documents: Mapping[str, bytes]) -> Decision[Rollout | None]:
-            known = _find(documents, rollout.model, rollout.id)
+            known = find(documents, rollout.model, rollout.id)
             if (known.state, known.step) != (rollout.state, rollout.step):
                 return Decision({}, (), None)
             if state is State.RUNNING:
@@ -210,7 +288,7 @@ class Rollouts:
                 )
                 split = after.share(after.percent)
             else:
-                after = msgspec.structs.replace(_end(known, state), reason=reason)
+                after = msgspec.structs.replace(_end(known, state, findings), reason=reason)
                 split = known.share(100.0 if state is State.PROMOTED else 0.0)
                 if known.step < 0:
                     split = known.before
@@ -229,7 +307,7 @@ class Rollouts:
         kind: str,
         reason: str,
         findings: Sequence[Finding] = (),
-        past: Mapping[str, tuple[Sample, Sample]] | None = None,
+        past: Past | None = None,
         loaded: VersionSettings | None = None,
     ) -> Decision[Rollout]:
         """A rollout as it is from now on, with the split that it gives and the event that tells of it."""
@@ -243,24 +321,22 @@ class Rollouts:
         if split is not None:
             settled, written = self._control.compose(documents, change)
             if kind == "step":
-                after = msgspec.structs.replace(after, stages=[*after.stages, settled.stages[after.model]])
-                known = {} if past is None else past
-                written[f"{_PAST}{after.id}/{after.step}"] = msgspec.json.encode(known)
-        written[_PREFIX + after.id] = msgspec.json.encode(after)
+                stage = settled.stages[after.model]
+                after = after.enter(stage)
+                written |= write_past(after, stage, {} if past is None else past)
+        written |= write(documents, after)
         if kind == "started":
-            written |= _forget_oldest(documents)
+            written |= forget_oldest(documents)
         text = f"rollout {after.id} of {after.model}, {after.plan.candidate} at {after.percent:g} %: {kind}: {reason}"
-        details = {"rollout": describe(after), "findings": [_describe(one) for one in findings]}
+        details = {"rollout": describe(after), "findings": [describe_finding(one) for one in findings]}
         return Decision(written, (Event(f"rollout_{kind}", text, after.model, details=details),), after)
 
-    async def _measure(
-        self, rollout: Rollout, *, has_failed: bool = False
-    ) -> tuple[Facts, dict[str, tuple[Sample, Sample]]]:
+    async def _measure(self, rollout: Rollout, *, has_failed: bool = False) -> tuple[Facts, Past]:
         """What is known of a rollout that has begun, and what its next step would begin with."""
         plan = rollout.plan
         steps: list[Evidence] = [await self._store.read_evidence(stage) for stage in rollout.stages]
         documents = self._mirror.snapshot.documents
-        pasts = [_read_past(documents, rollout.id, step) for step in range(len(steps))]
+        pasts = [read_past(documents, rollout, stage) for stage in rollout.stages]
         strata = find_strata(steps, pasts, plan.candidate, plan.baseline, (*plan.guards, *plan.goal))
         facts = Facts(
             step=rollout.step,
@@ -288,55 +364,6 @@ ACTS = tuple(_PAST_TENSE)
 """What a person can do with a rollout."""
 
 
-def _end(rollout: Rollout, state: State) -> Rollout:
-    return msgspec.structs.replace(rollout, state=state, ended=time.time())
-
-
-def _find(documents: Mapping[str, bytes], model: str, name: str) -> Rollout:
-    data = documents.get(_PREFIX + name)
-    rollout = None if data is None else _decode(data)
-    if rollout is None or rollout.model != model:
-        raise NotFound(f"{model} has no rollout {name[:200]}.")
-    return rollout
-
-
-def _list_all(documents: Mapping[str, bytes]) -> list[Rollout]:
-    return [_decode(data) for name, data in documents.items() if name.startswith(_PREFIX)]
-
-
-def _find_id(documents: Mapping[str, bytes]) -> str:
-    """The next number that no rollout has had."""
-    numbers = [int(one.id.removeprefix("r")) for one in _list_all(documents)]
-    return f"r{max(numbers, default=0) + 1}"
-
-
-def _forget_oldest(documents: Mapping[str, bytes]) -> dict[str, bytes | None]:
-    """Drop all but the latest that are over, and what they knew."""
-    over = sorted((one for one in _list_all(documents) if one.is_over), key=lambda one: one.began)
-    gone = {one.id for one in over[: max(0, len(over) - _KEPT)]}
-    pasts = [name for name in documents if name.startswith(_PAST) and name.split("/")[1] in gone]
-    return dict.fromkeys([*(_PREFIX + name for name in gone), *pasts])
-
-
-def _read_past(documents: Mapping[str, bytes], name: str, step: int) -> dict[str, tuple[Sample, Sample]]:
-    data = documents.get(f"{_PAST}{name}/{step}")
-    return {} if data is None else _decode_past(data)
-
-
-def _describe(finding: Finding) -> dict[str, Any]:
-    """How a guard stands, for events and the admin API; bounds that are not known are left out."""
-    low, high = finding.harm.low, finding.harm.high
-    return {
-        "metric": finding.metric,
-        "is_goal": finding.is_goal,
-        "verdict": str(finding.verdict),
-        "margin": finding.margin,
-        "harm": finding.harm.estimate,
-        "low": low if abs(low) < _INFINITE else None,
-        "high": high if abs(high) < _INFINITE else None,
-        "users": {"candidate": finding.users[0], "baseline": finding.users[1]},
-        "text": finding.describe(),
-    }
-
-
-_INFINITE = 1e300
+def _end(rollout: Rollout, state: State, findings: Sequence[Finding]) -> Rollout:
+    shown = [describe_finding(one) for one in findings]
+    return msgspec.structs.replace(rollout, state=state, ended=time.time(), findings=shown)

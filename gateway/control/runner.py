@@ -66,7 +66,8 @@ class Runner:
                 await self._store.release(self.lease)
 
     async def _act(self) -> None:
-        told = await self._store.report(self.name, msgspec.json.encode(self._read_standing()), _LEASE_S)
+        standing = msgspec.structs.replace(self._read_standing(), acts=self.lease is not None)
+        told = await self._store.report(self.name, msgspec.json.encode(standing), _LEASE_S)
         self.gateways = decode(told)
         had = self.lease
         self.lease = await self._store.hold(_LEASE, self.name, _LEASE_S)
@@ -77,4 +78,9 @@ class Runner:
         for duty in self._duties:
             # What they stand like here may have changed since it was told.
             standings = [one for name, one in self.gateways.items() if name != self.name]
-            await duty(self.lease, [*standings, self._read_standing()])
+            try:
+                await duty(self.lease, [*standings, self._read_standing()])
+            except (StateUnavailable, LeaseLost):
+                raise
+            except Exception:  # a defect in one duty must not keep the others from being done
+                logger.exception("the runner failed")

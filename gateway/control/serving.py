@@ -176,10 +176,20 @@ class Serving:
             raise Conflict(f"The rollout {rollout} moves the traffic of {model}: abort it first (`gateway rollout`).")
 
     def move(self, model: str, split: Mapping[str, float], rollout: str) -> "Serving":
-        """The shares that a rollout gives; an empty name ends its say over them. Raises UnknownModel."""
+        """The shares that a rollout gives; an empty name ends its say over them.
+
+        Raises UnknownModel, and Conflict where nobody is left who would get them.
+        """
         names = [version.name for version in self.find_model(model).versions]
         known = {name: share for name, share in split.items() if name in names}
+        if not any(known.values()):
+            raise Conflict(f"The versions that are to get the traffic of {model} are not served any more.")
         return _change(self, model, split=normalise_split(known, names), rollout=rollout)
+
+    def require_settled(self, model: str) -> None:
+        """Raises Conflict while a version waits to take another's place."""
+        for new, old in self.read(model).successors.items():
+            raise Conflict(f"{model}:{new} is to take the place of {old}: wait until it has, or remove it first.")
 
     def set_adapter(self, model: str, version: str, adapter: str, place: str | None) -> "Serving":
         """An adapter of a version lies there; with None it has none of that name. Raises UnknownModel."""

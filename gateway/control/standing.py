@@ -12,17 +12,20 @@ from gateway.engines.engine import EngineState, EngineStatus
 class Standing(msgspec.Struct, frozen=True):
     """What one gateway says of the versions that it serves, as `model:version`.
 
-    `ready` are those all of whose engines are ready or sleep until somebody asks, `failed` those that cannot be served.
+    `ready` are those all of whose engines are ready or sleep until somebody asks, `up` those of which one is or does,
+    `failed` those that cannot be served. `acts`: this gateway has the lease to act for all.
     """
 
     served: list[str] = []
     ready: list[str] = []
     failed: list[str] = []
+    up: list[str] = []
+    acts: bool = False
 
 
 def read_standing(serving: Serving, statuses: Sequence[EngineStatus]) -> Standing:
     """How the versions stand here."""
-    served, ready, failed, engines = [], [], [], group(statuses)
+    served, ready, failed, up, engines = [], [], [], [], group(statuses)
     for model in serving.models:
         for version in model.versions:
             name, wanted = f"{model.name}:{version.name}", len(version.endpoints) or version.replicas
@@ -30,17 +33,25 @@ def read_standing(serving: Serving, statuses: Sequence[EngineStatus]) -> Standin
             # There may be more than were asked for: one is to take another's place, and may fail beside it.
             lost = sum(one.state is EngineState.FAILED and one.next_try_at is None for one in own)
             served.append(name)
-            if sum(one.state in (EngineState.READY, EngineState.ASLEEP) for one in own) >= wanted:
+            usable = sum(one.state in (EngineState.READY, EngineState.ASLEEP) for one in own)
+            if usable:
+                up.append(name)
+            if usable >= wanted:
                 ready.append(name)
             elif lost and len(own) - lost < wanted:
                 failed.append(name)
-    return Standing(served, ready, failed)
+    return Standing(served, ready, failed, up)
 
 
 def is_ready(standings: Iterable[Standing], name: str) -> bool:
     """True if a version is ready on every gateway that serves it, and on one at least."""
     served = [one for one in standings if name in one.served]
     return bool(served) and all(name in one.ready for one in served)
+
+
+def is_up(standings: Iterable[Standing], name: str) -> bool:
+    """True if a gateway can answer by a version."""
+    return any(name in one.up for one in standings)
 
 
 def is_failed(standings: Iterable[Standing], name: str) -> bool:

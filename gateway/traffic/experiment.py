@@ -1,6 +1,5 @@
 """What is known of a model's versions: numbers of each, and each compared with the baseline, at any time. Pure."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -105,8 +104,8 @@ def _compare(
             "baseline": scale.read(pair.baseline),
             "users": {"candidate": pair.candidate.count, "baseline": pair.baseline.count},
             "estimate": found.estimate,
-            "low": found.low if math.isfinite(found.low) else None,
-            "high": found.high if math.isfinite(found.high) and found.high < _HUGE else None,
+            "low": found.bounds[0],
+            "high": found.bounds[1],
             "verdict": _say(found, scale),
             "seconds_to_decision": _find_wait(scale, [pair], question),
         }
@@ -131,6 +130,3 @@ def _list_metrics(evidence: Evidence) -> list[str]:
     seen = {metric for _, _, metric in evidence}
     own = [str(metric) for metric in Metric if metric in seen]
     return own + sorted(seen - set(own))
-
-
-_HUGE = 1e300

@@ -12,7 +12,8 @@ _HALVINGS = 12
 
 
 def find_wait_s(strata: Strata, elapsed_s: float, is_decided: Callable[[Strata], bool]) -> float | None:
-    """How much longer than `elapsed_s` until a decision, if values go on to come as they have; None: not in sight.
+    """How long until a decision, in seconds, if values go on to come as in the last stage, which has gone on for
+    `elapsed_s`; None: not in sight.
 
     An estimate, and no promise: it takes what was measured for the truth.
     """
@@ -34,11 +35,10 @@ def find_wait_s(strata: Strata, elapsed_s: float, is_decided: Callable[[Strata],
 
 
 def _multiply(strata: Strata, factor: float) -> Strata:
-    """The same evidence so many times over. Counts become fractions, which the formulas take."""
-    return [
-        Pair(_multiply_one(candidate, factor), _multiply_one(baseline, factor), before)
-        for candidate, baseline, before in strata
-    ]
+    """With so many times the evidence of the last stage: that of others does not grow any more."""
+    candidate, baseline, before = strata[-1]
+    more = Pair(_multiply_one(candidate, factor), _multiply_one(baseline, factor), before)
+    return [*strata[:-1], more]
 
 
 def _multiply_one(sample: Sample, factor: float) -> Sample:

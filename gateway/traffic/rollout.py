@@ -20,7 +20,7 @@ from gateway.traffic.forecast import find_wait_s
 from gateway.traffic.inference.interval import Interval, Strata
 
 _Fraction = Annotated[float, msgspec.Meta(gt=0, lt=1)]
-_AtLeastZero = Annotated[float, msgspec.Meta(ge=0)]
+_AtLeastZero = Annotated[float, msgspec.Meta(ge=0, le=1e12)]  # no infinity, which JSON cannot keep
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,7 +63,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     guards: dict[str, Guard] = msgspec.field(default_factory=lambda: dict(_DEFAULT_GUARDS))
     goal: dict[str, Guard] = {}
     alpha: _Fraction = 0.05
-    max_time_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    max_time_s: Annotated[float, msgspec.Meta(gt=0, le=1e12)] | None = None
     on_timeout: Literal["hold", "roll_back"] = "hold"
     max_unready_s: _AtLeastZero = 60.0
 

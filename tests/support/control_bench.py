@@ -71,7 +71,7 @@ class ControlBench:
 
 def standing(*ready: str, failed: tuple[str, ...] = (), served: tuple[str, ...] = ("m:v1", "m:v2")) -> Standing:
     """How the versions stand on a gateway."""
-    return Standing(list(served), list(ready), list(failed))
+    return Standing(list(served), list(ready), list(failed), list(ready))
 
 
 class _NoEngines:

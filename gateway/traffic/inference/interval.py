@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from gateway.telemetry.samples import Sample
 
+_HUGE = 1e300
+
 
 class Pair(NamedTuple):
     """The candidate's sample and the baseline's, of one stage; `before` is what was known of both when it began.
@@ -34,6 +36,12 @@ class Interval(NamedTuple):
     def is_known(self) -> bool:
         """True once there is an estimate and a bound on either side."""
         return self.estimate is not None and math.isfinite(self.low) and math.isfinite(self.high)
+
+    @property
+    def bounds(self) -> tuple[float | None, float | None]:
+        """Both bounds, for people and JSON; None for one that is not known."""
+        low, high = (bound if abs(bound) < _HUGE else None for bound in (self.low, self.high))
+        return low, high
 
 
 UNKNOWN = Interval(None, -math.inf, math.inf)

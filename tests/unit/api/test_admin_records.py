@@ -8,7 +8,7 @@ from gateway.api.admin_records import build_router
 from gateway.api.failures import add_error_answers
 from gateway.control.runner import Runner
 from gateway.control.standing import Standing
-from gateway.state import Batch, Event, Lease
+from gateway.state import Batch, Event
 from gateway.state.sqlite import SqliteStore
 from gateway.telemetry.observations import Usage
 
@@ -54,11 +54,10 @@ async def test_usage_is_read_from_a_day_on(bench: Bench) -> None:
 
 
 async def test_gateways_are_shown_with_the_one_that_acts(bench: Bench) -> None:
-    bench.runner.gateways = {"there": Standing(["m:v1"], ["m:v1"]), "here": Standing(["m:v1"])}
-    bench.runner.lease = Lease("runner", "here", 1)
+    bench.runner.gateways = {"there": Standing(["m:v1"], acts=True), "here": Standing(["m:v1"], ["m:v1"], [], ["m:v1"])}
     assert (await bench.client.get("/gateways")).json()["gateways"] == [
-        {"name": "here", "acts": True, "served": ["m:v1"], "ready": [], "failed": []},
-        {"name": "there", "acts": False, "served": ["m:v1"], "ready": ["m:v1"], "failed": []},
+        {"name": "here", "acts": False, "served": ["m:v1"], "ready": ["m:v1"], "failed": [], "up": ["m:v1"]},
+        {"name": "there", "acts": True, "served": ["m:v1"], "ready": [], "failed": [], "up": []},
     ]
 
 

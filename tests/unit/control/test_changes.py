@@ -106,7 +106,7 @@ def test_stages_are_noted_once_each_and_not_for_ever() -> None:
     [first] = changes.stages
     assert (first.number, first.began, first.shares) == (stage(), 1.0, {"v1": 0.5, "v2": 0.5})
     changes = changes.settle(model(split={"v1": 1, "v2": 3}), 3.0).settle(model(), 4.0)
-    assert [one.began for one in changes.stages] == [3.0, 4.0], "one that comes again is not there twice"
+    assert [one.began for one in changes.stages] == [3.0, 1.0], "one that comes again is not there twice"
     for share in range(30):
         changes = changes.settle(model(split={"v1": 1, "v2": share}), float(share))
     assert len(changes.stages) == 20

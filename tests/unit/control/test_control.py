@@ -572,6 +572,17 @@ async def test_a_changed_file_counts_when_what_it_adds_is_ready(tmp_path: Path) 
     await bench.close()
 
 
+async def test_a_file_that_is_read_twice_waits_as_one_that_is_read_once(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    await bench.come_up()
+    for _ in range(2):
+        assert (await bench.control.reload(file("v2", "v3", v3=1))).awaited == {"shapes:v3"}
+    assert bench.control.read_split("shapes")["v1"] == 0.9, "the old ones go on"
+    bench.supervisor.start([replace(engine_spec(tmp_path, "shapes:v3#0"), socket=tmp_path / "3.sock")])
+    await until(lambda: bench.control.read_split("shapes") == {"v2": 0.0, "v3": 1.0})
+    await bench.close()
+
+
 async def test_a_changed_file_whose_version_cannot_be_served_changes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from gateway.control.changes import ModelChanges
-from gateway.control.reloading import find_conflicts, find_ignored, plan
+from gateway.control.reloading import find_conflicts, find_ignored, find_taken, plan
 from gateway.control.serving import Serving
 from gateway.control.standing import Standing
 from gateway.settings import AdminSettings, AuthSettings, ModelSettings, ServerSettings, Settings
@@ -41,6 +41,26 @@ def test_who_gets_no_traffic_is_not_awaited() -> None:
     assert plan(before, (model("v1", "v2", split={"v1": 1}),), Serving(before)).awaited == frozenset()
     changed = Serving(before, {"m": ModelChanges(split={"v1": 1.0})})
     assert plan(before, (model("v1", "v2"),), changed).awaited == frozenset(), "the split was changed at run time"
+
+
+def test_a_version_that_a_former_file_is_still_waiting_for_is_awaited_again() -> None:
+    before, after = (model("v1", "v2", split={"v1": 3, "v2": 1}),), (model("v2", "v3", split={"v2": 1, "v3": 1}),)
+    first = plan(before, after, Serving(before))
+    assert plan(first.before, after, Serving(first.blended)).awaited == {"m:v3"}
+
+
+def test_a_version_that_was_loaded_and_is_not_ready_is_awaited() -> None:
+    before = (model("v1"),)
+    loaded = {"m": ModelChanges(added=model("v2").versions)}
+    assert plan(before, (model("v1", "v2", split={"v2": 1}),), Serving(before, loaded)).awaited == {"m:v2"}
+
+
+def test_what_a_rollout_moves_is_not_taken_away() -> None:
+    before = (model("v1", "v2"), model("v1", "v2", name="n"))
+    serving = Serving(before, {"m": ModelChanges(rollout="r1")})
+    assert list(find_taken(serving, (model("v1", "v2"),))) == []
+    assert list(find_taken(serving, (model("v2"),))) == ["m:v1, while the rollout r1 moves the traffic of m"]
+    assert list(find_taken(serving, ()))
 
 
 def test_models_come_and_go() -> None:

@@ -1,9 +1,23 @@
+import math
 from typing import Any
 
 import pytest
 
-from gateway.control.rollout_record import Rollout, State, describe, read_plan
-from gateway.errors import BadRequest
+from gateway.control.rollout_record import (
+    Rollout,
+    State,
+    describe,
+    find,
+    find_id,
+    is_unreadable,
+    list_all,
+    read_past,
+    read_plan,
+    write,
+    write_past,
+)
+from gateway.errors import BadRequest, NotFound
+from gateway.telemetry.samples import Sample
 from gateway.traffic.rollout import Plan, Step
 from tests.support.control_bench import make_model
 
@@ -47,6 +61,12 @@ def test_steps_that_the_candidate_is_past_are_left_out() -> None:
         ({"candidate": "v2", "goal": {"error_rate": {}}}, "is a guard and a goal"),
         ({"candidate": "v1", "baseline": "v3"}, "v3"),
         ({"candidate": ["v2"]}, "candidate"),
+        ({"candidate": "v2", "min_time_s": math.inf}, "min_time_s"),
+        ({"candidate": "v2", "max_time_s": math.inf}, "max_time_s"),
+        ({"candidate": "v2", "max_unready_s": math.inf}, "max_unready_s"),
+        ({"candidate": "v2", "guards": {"error_rate": {"margin": math.inf}}}, "margin"),
+        ({"candidate": "v2", "guards": {"error_rate": {"margin": math.nan}}}, "margin"),
+        ({"candidate": "v2", "alpha": math.nan}, "alpha"),
     ],
 )
 def test_a_plan_that_cannot_be_says_why(data: object, said: str) -> None:
@@ -66,6 +86,29 @@ def rollout(**values: Any) -> Rollout:
 
 def test_shares_are_of_what_both_versions_have() -> None:
     assert rollout().share(25) == pytest.approx({"v1": 0.45, "v2": 0.15, "v3": 0.4})
+
+
+def test_it_is_the_same_when_it_is_read_again(caplog: pytest.LogCaptureFixture) -> None:
+    one, past = rollout(), {"error_rate": (Sample(3, 1.0, 1.0), Sample(4))}
+    documents = {name: data for name, data in (write({}, one) | write_past(one, 7, past)).items() if data is not None}
+    assert (find(documents, "m", "r1"), read_past(documents, one, 7), read_past(documents, one, 8)) == (one, past, {})
+    for model, name in (("n", "r1"), ("m", "r2")):
+        with pytest.raises(NotFound):
+            find(documents, model, name)
+    documents["rollout/r10"] = b'{"id": "r10"}'
+    assert (find_id(documents), list_all(documents)) == ("r11", [one])
+    assert "abort it" in caplog.text
+    assert [is_unreadable(documents, name) for name in ("r1", "r2", "r10")] == [False, False, True]
+
+
+def test_one_that_is_over_needs_nothing_of_what_it_knew() -> None:
+    one = rollout()
+    documents = {name: data for name, data in (write({}, one) | write_past(one, 7, {})).items() if data is not None}
+    assert write(documents, rollout(state=State.ABORTED))["past/r1/7"] is None
+
+
+def test_a_stage_that_comes_again_is_the_last_again() -> None:
+    assert rollout().enter(5).enter(6).enter(5).stages == [6, 5]
 
 
 def test_what_it_gives_is_said_in_per_cent() -> None:

@@ -4,11 +4,16 @@ from typing import Any
 
 import pytest
 
+from gateway.control import rollout_record
 from gateway.control import rollouts as module
+from gateway.control.mirror import Decision
+from gateway.control.rollout_record import Rollout
 from gateway.control.rollouts import Rollouts
+from gateway.control.standing import Standing
 from gateway.errors import BadRequest, Conflict, NotFound, StateUnavailable, UnknownModel
+from gateway.settings import ModelSettings
 from gateway.state import LeaseLost
-from tests.support.control_bench import ControlBench, standing
+from tests.support.control_bench import ControlBench, make_model, standing
 
 UP = standing("m:v1", "m:v2")
 DOWN = standing("m:v1")
@@ -30,8 +35,8 @@ class Clock:
 
 
 class Bench(ControlBench):
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, *models: ModelSettings, **options: Any) -> None:
+        super().__init__(*models, **options)
         self.clock = Clock()
         self.rollouts = Rollouts(self.control, self.mirror, self.store)
 
@@ -176,6 +181,105 @@ async def test_a_candidate_without_an_engine_is_given_a_minute(bench: Bench) -> 
     assert "no ready engine" in bench.shown()["reason"]
 
 
+async def test_one_engine_of_several_is_enough_to_go_on(bench: Bench) -> None:
+    await bench.start(max_unready_s=30)
+    await bench.tick()
+    half = Standing(["m:v1", "m:v2"], ["m:v1"], [], ["m:v1", "m:v2"])
+    assert await bench.tick(40, half, DOWN) == "running"
+
+
+async def test_what_is_down_as_a_whole_is_not_the_candidates_fault(bench: Bench) -> None:
+    await bench.start(max_unready_s=30)
+    await bench.tick()
+    assert await bench.tick(5, UP) == "running"
+    assert await bench.tick(100, standing()) == "running"
+
+
+async def test_engines_that_a_gateway_starts_for_the_first_time_may_take_theirs(bench: Bench) -> None:
+    await bench.start(max_unready_s=30)
+    await bench.tick()
+    assert await bench.tick(5, UP) == "running"
+    bench.rollouts = Rollouts(bench.control, bench.mirror, bench.store)  # the gateway was started anew
+    assert await bench.tick(100, DOWN) == "running"
+    assert await bench.tick(1, UP) == "running"
+    assert await bench.tick(32, DOWN) == "rolled_back"
+
+
+async def test_what_is_served_may_change_within_a_step(bench: Bench) -> None:
+    name = await bench.start()
+    await bench.tick()
+    await bench.crowd()
+    first = bench.control.serving.stages["m"]
+    await bench.control.change(lambda serving: serving.set_adapter("m", "v2", "mirror", "/m"))
+    await bench.tick()
+    assert bench.shown()["stages"] == [first, bench.control.serving.stages["m"]]
+    await bench.crowd(candidate_fails=True)
+    assert await bench.tick(1) == "rolled_back", "what was measured after it counts"
+    assert (await bench.rollouts.show("m", name))["findings"][0]["users"] == {"candidate": 80, "baseline": 720}
+    assert (await bench.kinds()).count("rollout_changed") == 1
+
+
+async def test_a_stage_that_comes_again_counts_once(bench: Bench) -> None:
+    await bench.start()
+    await bench.tick()
+    await bench.crowd()
+    first = bench.control.serving.stages["m"]
+    for place in ("/m", None):
+        await bench.control.change(lambda serving, at=place: serving.set_adapter("m", "v2", "x", at))  # type: ignore[misc]
+        await bench.tick()
+    shown = await bench.rollouts.show("m", "r1")
+    assert (len(shown["stages"]), shown["stages"][-1]) == (2, first)
+    assert shown["findings"][0]["users"] == {"candidate": 40, "baseline": 360}
+
+
+async def test_no_rollout_begins_while_a_version_is_to_take_anothers_place(bench: Bench) -> None:
+    await bench.control.add_version("m", {"name": "v3", "engine": "simulated"}, "v1")
+    with pytest.raises(Conflict, match="m:v3 is to take the place of v1"):
+        await bench.start()
+
+
+async def test_a_file_takes_nothing_away_from_under_a_rollout(bench: Bench) -> None:
+    await bench.start()
+    less = make_model(versions=1)
+    with pytest.raises(Conflict, match="would take away m:v2, while the rollout r1 moves"):
+        await bench.control.reload((less,))
+    await bench.rollouts.act("m", "r1", "abort")
+    await bench.control.reload((less,))
+    assert bench.split == {"v1": 1}
+
+
+async def test_one_that_cannot_go_on_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(make_model("n"), make_model("m"))
+    monkeypatch.setattr(module.time, "monotonic", bench.clock)
+    await bench.open()
+    await bench.rollouts.start("n", PLAN)
+    await bench.start()
+    step = bench.rollouts._step
+
+    async def fail(rollout: Rollout, *more: Any) -> None:
+        if rollout.model == "n":
+            raise ZeroDivisionError
+        await step(rollout, *more)
+
+    monkeypatch.setattr(bench.rollouts, "_step", fail)
+    assert await bench.tick() == "running"
+    assert bench.rollouts.show_all("n")[0]["state"] == "waiting"
+    await bench.close()
+
+
+async def test_what_another_release_has_written_can_be_aborted(bench: Bench) -> None:
+    await bench.start()
+    strange = Decision({"rollout/r1": b'{"id": "r1", "plan": 7}'}, (), None)
+    await bench.mirror.commit(lambda documents: strange)
+    await bench.rollouts.step(bench.lease, (UP,))
+    with pytest.raises(NotFound):
+        await bench.rollouts.act("m", "r1", "pause")
+    with pytest.raises(NotFound):
+        await bench.rollouts.act("n", "r1", "abort")
+    assert (await bench.rollouts.act("m", "r1", "abort"))["state"] == "aborted"
+    assert await bench.start() == "r1", "it has left nothing behind"
+
+
 async def test_a_person_has_the_last_word(bench: Bench) -> None:
     name = await bench.start()
     with pytest.raises(Conflict, match=rf"The rollout {name} moves"):
@@ -202,7 +306,7 @@ async def test_aborted_shares_are_as_before(bench: Bench) -> None:
 
 async def test_it_shows_how_guards_stand_and_how_long_it_may_take(bench: Bench) -> None:
     name = await bench.start()
-    assert "findings" not in await bench.rollouts.show("m", name)
+    assert (await bench.rollouts.show("m", name))["findings"] == []
     await bench.tick()
     await bench.crowd(300)
     await bench.tick(11)
@@ -216,13 +320,13 @@ async def test_it_shows_how_guards_stand_and_how_long_it_may_take(bench: Bench) 
 
 
 async def test_only_the_latest_are_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_KEPT", 2)
+    monkeypatch.setattr(rollout_record, "_KEPT", 2)
     for _ in range(5):
         name = await bench.start()
         await bench.tick()
         await bench.rollouts.act("m", name, "abort")
     assert [one["id"] for one in bench.rollouts.show_all("m")] == ["r5", "r4", "r3"]
-    assert not [name for name in bench.mirror.snapshot.documents if name.startswith("past/r1/")]
+    assert not [name for name in bench.mirror.snapshot.documents if name.startswith("past/")]
 
 
 async def test_without_the_state_nothing_begins(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

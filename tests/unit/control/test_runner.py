@@ -49,6 +49,7 @@ async def test_one_of_many_does_the_duties_and_knows_of_the_others() -> None:
     assert {name for name, _, _ in bench.done} == {"a"}
     assert bench.done[-1][2] == [Standing(["b"]), Standing(["a"])]
     await until(lambda: set(other.gateways) == {"a", "b"})
+    await until(lambda: [name for name, told in other.gateways.items() if told.acts] == ["a"])
     assert (one.lease is not None, other.lease) == (True, None)
     await bench.end()
 
@@ -97,6 +98,16 @@ async def test_a_duty_that_fails_is_done_again(fault: Exception, caplog: pytest.
     bench.start("a", fail)
     await until(lambda: len(bench.done) > 1)
     assert ("the runner failed" in caplog.text) == isinstance(fault, RuntimeError)
+    await bench.end()
+
+
+async def test_a_duty_that_has_a_defect_keeps_no_other_from_being_done() -> None:
+    async def fail(lease: Lease, standings: Sequence[Standing]) -> None:
+        raise RuntimeError("a defect")
+
+    bench = Bench()
+    bench.start("a", fail)
+    await until(lambda: len(bench.done) > 1)
     await bench.end()
 
 

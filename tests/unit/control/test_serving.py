@@ -103,6 +103,12 @@ def test_while_a_rollout_moves_traffic_nobody_else_does() -> None:
     assert ("m", "v3") in moving.add("m", version("v3")).list_versions(), "one more is no harm"
 
 
+def test_traffic_is_moved_to_somebody_who_is_there() -> None:
+    assert serving(v1=1, v2=1).move("m", {"v1": 1, "gone": 3}, "r1").find_model("m").split == {"v1": 1, "v2": 0}
+    with pytest.raises(Conflict, match="not served any more"):
+        serving(v1=1, v2=1).move("m", {"gone": 1}, "r1")
+
+
 def test_what_was_changed_at_run_time_can_be_told_and_forgotten() -> None:
     changed = serving(v1=1, v2=1).set_split("m", {"v1": 1}).remove("m", "v2").add("m", version("v3"))
     changed = changed.set_adapter("m", "v1", "a", "/a")

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from gateway.control.serving import Serving
-from gateway.control.standing import Standing, decode, is_failed, is_ready, read_standing
+from gateway.control.standing import Standing, decode, is_failed, is_ready, is_up, read_standing
 from gateway.engines.engine import EngineState, EngineStatus
 from gateway.settings import ModelSettings
 
@@ -26,8 +26,8 @@ READY, STARTING, FAILED = EngineState.READY, EngineState.STARTING, EngineState.F
 def test_a_version_is_ready_when_all_its_engines_are() -> None:
     two = serving(replicas=2)
     assert read_standing(two, []) == Standing(["m:v1"])
-    assert read_standing(two, [engine(READY), engine(STARTING, 1)]) == Standing(["m:v1"])
-    assert read_standing(two, [engine(READY), engine(READY, 1)]) == Standing(["m:v1"], ["m:v1"])
+    assert read_standing(two, [engine(READY), engine(STARTING, 1)]) == Standing(["m:v1"], up=["m:v1"])
+    assert read_standing(two, [engine(READY), engine(READY, 1)]) == Standing(["m:v1"], ["m:v1"], up=["m:v1"])
     assert read_standing(two, [engine(READY), engine(EngineState.ASLEEP, 1)]).ready == ["m:v1"]
 
 
@@ -51,6 +51,8 @@ def test_what_counts_is_every_gateway_that_serves_it() -> None:
     assert not is_ready([up, down], "m:v1")
     assert not is_ready([other], "m:v1")
     assert not is_ready([], "m:v1")
+    assert not is_up([up, other], "m:v1")
+    assert is_up([down, Standing(["m:v1"], up=["m:v1"])], "m:v1")
     assert is_failed([up, Standing(["m:v1"], [], ["m:v1"])], "m:v1")
     assert not is_failed([up, down], "m:v1")
 

@@ -30,6 +30,12 @@ def test_who_would_wait_for_ever_is_not_told_how_long() -> None:
     assert find_wait_s(strata(200, 0.1, 0.1), 60, is_worse) is None
 
 
+def test_only_the_last_stage_grows() -> None:
+    [before], [now] = strata(1000, 0.1, 0.1), strata(10, 0.1, 0.1)
+    wait_s = find_wait_s([before, now], 60, lambda found: sum(pair.candidate.count for pair in found) >= 1100)
+    assert wait_s == pytest.approx(60 * 9, rel=0.05)
+
+
 def test_quantiles_have_as_many_values_as_their_buckets() -> None:
     pair = Pair(Sample(10, 20.0, 40.0, {3: 4, 9: 6}), Sample(10, 20.0, 40.0, {3: 6, 9: 4}))
     seen: list[tuple[int, int]] = []

@@ -8,6 +8,8 @@ def test_an_interval_is_known_once_both_bounds_are() -> None:
     assert Interval(0.1, 0.0, 0.2).is_known
     assert not Interval(0.1, 0.0, math.inf).is_known
     assert not UNKNOWN.is_known
+    assert UNKNOWN.bounds == (None, None)
+    assert Interval(0.1, 0.0, 1e301).bounds == (0.0, None)
 
 
 def test_a_pair_counts_as_two_samples_of_one_size() -> None:
