@@ -13,7 +13,7 @@ from gateway.api.admin import build_admin_app
 from gateway.app.deciding import Deciding, Seams
 from gateway.app.orders import Orders
 from gateway.app.ports import serve_on
-from gateway.app.running import run_child
+from gateway.app.running import dump_settings, run_child
 from gateway.control.serving import Serving
 from gateway.engines.drafting import sum_drafts
 from gateway.engines.engine import EngineStatus, MountRefused
@@ -30,6 +30,7 @@ from gateway.processes.messages import (
     FeedbackGiven,
     GiveFeedback,
     Keep,
+    KeepSettings,
     NewRoutes,
     Observations,
     Reload,
@@ -121,8 +122,11 @@ class ControlProcess:
             extra = (*tell_drafts(sum_drafts(self._engines.statuses())), *deciding.list_metrics())
             return render_reports(reports.relays, extra)
 
+        def keep_settings(settings: Settings) -> None:
+            channel.send(KeepSettings(dump_settings(settings)))
+
         fetcher = Fetcher(settings.cache.folder, open_source)
-        seams = Seams(self._engines, keep, publish, fetcher, remember)
+        seams = Seams(self._engines, keep, publish, fetcher, remember, keep_settings)
         serving = Serving.load(welcome.serving)
         self._deciding = deciding = await Deciding.begin(
             settings, serving, seams, welcome.name, welcome.started, welcome.state

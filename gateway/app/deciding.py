@@ -44,13 +44,17 @@ def make_name() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Seams:
-    """How control reaches the rest of the gateway, see `Control`; `remember` keeps documents for its successor."""
+    """How control reaches the rest of the gateway, see `Control`.
+
+    For its successor `remember` keeps documents, and `keep_settings` the settings when their file was read again.
+    """
 
     engines: Engines
     keep: Callable[[Serving], None]
     publish: Callable[[Routes], None]
     fetcher: AdapterFetcher
     remember: Callable[[Snapshot], None] = lambda snapshot: None
+    keep_settings: Callable[[Settings], None] = lambda settings: None
 
 
 class Deciding:
@@ -65,12 +69,14 @@ class Deciding:
         runner: Runner,
         store: Store,
         mirror: StateMirror,
+        keep_settings: Callable[[Settings], None],
     ) -> None:
         experiments = Experiments(store, lambda: control.serving)
         self.desk = Desk(control, keys, rollouts, experiments, runner, store, self.reload)
         self.evidence = EvidenceDesk(store, control.find_price)
         self.feedback = FeedbackDesk(store, self.evidence, lambda name: control.serving.find_model(name))
         self._settings = settings
+        self._keep_settings = keep_settings
         self._mirror = mirror
         self._tasks = TaskSet()
 
@@ -98,12 +104,21 @@ class Deciding:
         rollouts = Rollouts(control, mirror, store)
         runner = Runner(store, name, control.read_standing, [control.hand_over, rollouts.step])
         control.on_standing = runner.wake
-        self = cls(settings, control, keys, rollouts, runner, store, mirror)
+        self = cls(settings, control, keys, rollouts, runner, store, mirror, seams.keep_settings)
+        await self._go_on_reloading()
         self._tasks.start(mirror.run(), "look at the state")
         self._tasks.start(runner.run(), "do what one gateway does for all")
         self._tasks.start(control.settle(), "remember who has which version")
         self._tasks.start(self.evidence.run(), "write what was observed")
         return self
+
+    async def _go_on_reloading(self) -> None:
+        """Wait on for what the settings file says, if control ended while it waited for it."""
+        if self.control.serving.file != self._settings.models:
+            try:
+                await self.control.reload(self._settings.models)
+            except GatewayError as error:
+                logger.error("the settings file is not served: %s", error.message)  # noqa: TRY400 - a sentence is enough
 
     def list_metrics(self) -> Iterator[Metric]:
         """What Prometheus is told of what is decided."""
@@ -149,6 +164,10 @@ class Deciding:
         reloading = await self.control.reload(settings.models, is_reset=is_reset)
         self.desk.keys.renew(settings.auth.keys)
         self.control.note()
+        # Other sections count at the next start only: they stay what they were.
+        auth = known.auth.model_copy(update={"keys": settings.auth.keys})
+        self._settings = known.model_copy(update={"models": settings.models, "auth": auth})
+        self._keep_settings(self._settings)
         return {
             "loading": sorted(reloading.awaited),
             "needs_restart": find_ignored(known, settings),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import shutil
 import socket
 import sys
@@ -29,6 +30,13 @@ class Gateway:
 
 OnUp = Callable[[Gateway], Coroutine[Any, Any, None]]
 """What runs beside a gateway once both ports answer."""
+
+
+def dump_settings(settings: Settings) -> bytes:
+    """The whole tree as JSON, with the admin key, which the model itself would not tell."""
+    data: dict[str, Any] = settings.model_dump(mode="json")
+    data["admin"]["key"] = settings.admin.secret
+    return json.dumps(data).encode()
 
 
 @contextlib.contextmanager

@@ -6,18 +6,16 @@ noticing: engines live as long as the main process, and relays go by the last sn
 
 import asyncio
 import itertools
-import json
 import logging
 import socket
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from gateway.app.deciding import make_name
 from gateway.app.engines import Staffing, build_supervisor
 from gateway.app.orders import Orders
 from gateway.app.ports import bind, show_url
-from gateway.app.running import Gateway, OnUp, runtime_dir
+from gateway.app.running import Gateway, OnUp, dump_settings, runtime_dir
 from gateway.control.serving import Serving
 from gateway.engines.engine import MountRefused
 from gateway.processes.child import Child, ChildSpec, ChildTiming
@@ -62,7 +60,7 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
         set_adapter,
         lambda model, version: supervisor.wake(model, version),
         make_name(),
-        _dump_all(settings),
+        dump_settings(settings),
         serving.dump(),
         settings.model_dump_json(include={"server", "auth"}).encode(),
         partial(Child, control, ChildTiming()),
@@ -94,10 +92,3 @@ async def serve(settings: Settings, on_up: OnUp | None) -> int:
         await hub.close()
         await tasks.close()
     return 0
-
-
-def _dump_all(settings: Settings) -> bytes:
-    """The whole tree, with the admin key, which the model itself would not tell."""
-    data: dict[str, Any] = settings.model_dump(mode="json")
-    data["admin"]["key"] = settings.admin.secret
-    return json.dumps(data).encode()

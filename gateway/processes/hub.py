@@ -24,6 +24,7 @@ from gateway.processes.messages import (
     GiveFeedback,
     Hurry,
     Keep,
+    KeepSettings,
     NewRoutes,
     Observations,
     RelayState,
@@ -88,6 +89,7 @@ class Hub:
         self._set_adapter = set_adapter
         self._wake = wake
         started = int(time.time())
+        self._control_settings = control_settings
         self._relay_settings = relay_settings
         self._routes = Routes()
         self._state = UNKNOWN
@@ -96,7 +98,7 @@ class Hub:
         self._reported_s: list[float | None] = [None] * len(make_relays)
         self._asked: dict[int, set[int]] = {}
         self._control = make_control(
-            lambda: Welcome(control_settings, self._engines(), self._serving, self._state, name, started),
+            lambda: Welcome(self._control_settings, self._engines(), self._serving, self._state, name, started),
             self._hear_control,
         )
         self._relays = [self._make_relay(slot, make) for slot, make in enumerate(make_relays)]
@@ -179,12 +181,15 @@ class Hub:
         return Welcome(self._relay_settings, routes=self._routes, counts=last.counts)
 
     def _hear_control(self, message: AnyMessage) -> None:
+        self._flush()
         if isinstance(message, NewRoutes):
             self._routes = message.routes
             self._send_to_relays(message)
         elif isinstance(message, Keep):
             self._serving = message.serving
             self._keep(message.serving)
+        elif isinstance(message, KeepSettings):
+            self._control_settings = message.settings
         elif isinstance(message, Remember):
             self._state = message.state
         elif isinstance(message, FeedbackGiven):
@@ -219,11 +224,16 @@ class Hub:
         elif isinstance(message, Observations):
             self._pass_to_control(message)
         elif isinstance(message, GiveFeedback):
+            self._flush()  # feedback is on requests that have been told of
             self._control.send(msgspec.structs.replace(message, relay=slot))  # its client does not wait for long
 
     def _pass_to_control(self, message: AnyMessage) -> None:
         """Send it, or keep it for as long as control is away."""
         self._late.append(message)
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what was kept, once control is there again: it says so each second at least."""
         while self._control.is_up and self._late:
             self._control.send(self._late.popleft())
 

@@ -70,6 +70,12 @@ class Keep(Message, frozen=True):
     serving: bytes
 
 
+class KeepSettings(Message, frozen=True):
+    """Control to main: the settings as JSON, as its successor is to get them: the file was read again."""
+
+    settings: bytes
+
+
 class Remember(Message, frozen=True):
     """Control to main: what it has read of the state, for its successor."""
 
@@ -167,7 +173,7 @@ class Reports(Message, frozen=True):
 
 
 _FromMain = Welcome | Engines | AdapterSet | Reports | Hurry | Reload
-_FromControl = Up | Alive | Keep | Remember | NewRoutes | Ask | SetAdapter | FeedbackGiven
+_FromControl = Up | Alive | Keep | KeepSettings | Remember | NewRoutes | Ask | SetAdapter | FeedbackGiven
 _FromRelays = Demand | Report | Observations | GiveFeedback
 
 AnyMessage = _FromMain | _FromControl | _FromRelays

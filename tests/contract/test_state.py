@@ -1,5 +1,7 @@
 """What is changed at run time is durable, shared by the gateways of one state, and no client's concern."""
 
+import hashlib
+import os
 import signal
 import threading
 import time
@@ -12,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.contract.test_versions import find_control
 from tests.support.redis_server import RedisServer
 from tests.support.running_gateway import RunningGateway, run_gateway, wait_for
 
@@ -206,6 +209,35 @@ def test_a_changed_file_is_served_without_dropping_a_request(tmp_path: Path, rel
         time.sleep(0.2)
         assert set(load.stop()) <= {"v1", "v2", "v3"}
         wait_for(lambda: "shapes:v1#0" not in gateway.engines(), 30)
+
+
+def test_a_changed_file_outlives_the_control_that_has_read_it(tmp_path: Path) -> None:
+    path, digest = tmp_path / "gateway.yaml", hashlib.sha256(b"old-key").hexdigest()
+    flags = write(tmp_path, "v1", split="{v1: 1}", relays=2, auth=f"true, keys: [{{name: old, sha256: {digest}}}]")
+    shown = {"authorization": "Bearer old-key"}
+    with run_gateway(*flags) as gateway:
+        gateway.await_states(60, v1="ready")
+        assert ask(gateway, "anna", **shown).headers["x-gateway-version"] == "v1"
+        os.kill(find_control(gateway), signal.SIGKILL)
+        assert ask(gateway, "anna", **shown).status_code == 200
+        write(tmp_path, "v2", split="{v2: 1}", relays=2, auth="true")
+        path.write_text(path.read_text().replace("tokens: 3", "tokens: 3, fault: [slow-start:8]"))
+        assert wait_for(lambda: reload(gateway), 30) == ["shapes:v2"]
+        wait_for(lambda: ask(gateway, "anna", **shown).status_code == 401, 5)
+        os.kill(find_control(gateway), signal.SIGKILL)
+        wait_for(lambda: read_split(gateway) == {"v2": 1.0}, 60)
+        assert ask(gateway, "anna", **shown).status_code == 401, "a key that was removed stays so"
+        kinds = wait_for(lambda: [one["kind"] for one in admin(gateway, "GET", "events").json()["events"]], 5)
+        assert kinds.count("reloaded") == 1
+
+
+def reload(gateway: RunningGateway) -> list[str]:
+    """Read the file again; what it waits for, nothing while control is away."""
+    try:
+        answer = admin(gateway, "POST", "reload")
+    except httpx.HTTPError:
+        return []
+    return answer.json()["loading"] if answer.status_code == 202 else []
 
 
 def test_a_bad_file_changes_nothing(tmp_path: Path) -> None:

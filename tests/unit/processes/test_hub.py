@@ -20,6 +20,7 @@ from gateway.processes.messages import (
     GiveFeedback,
     Hurry,
     Keep,
+    KeepSettings,
     NewRoutes,
     Observations,
     RelayState,
@@ -285,6 +286,13 @@ async def test_what_control_has_read_of_the_state_is_for_its_successor() -> None
     assert bench.control.welcome().state == Snapshot(3, {"a": b"1"})
 
 
+async def test_settings_that_control_has_read_again_are_for_its_successor() -> None:
+    bench = Bench()
+    assert bench.control.welcome().settings == b"all"
+    bench.control.say(KeepSettings(b"others"))
+    assert bench.control.welcome().settings == b"others"
+
+
 async def test_what_relays_have_observed_waits_for_control() -> None:
     bench = Bench()
     told = [Observations(Observed(usage=[Usage("", "m", f"v{number}")])) for number in range(4)]
@@ -296,6 +304,21 @@ async def test_what_relays_have_observed_waits_for_control() -> None:
     bench.control.is_up = True
     bench.relays[0].say(told[3])
     assert bench.control.told == told
+
+
+async def test_what_waited_for_control_is_told_when_it_is_there_and_before_feedback() -> None:
+    bench = Bench()
+    told: list[AnyMessage] = [Observations(Observed(usage=[Usage("", "m", f"v{number}")])) for number in range(2)]
+    bench.control.is_up = False
+    bench.relays[0].say(told[0])
+    bench.control.is_up = True
+    bench.control.say(Alive())
+    assert bench.control.told == told[:1]
+    bench.control.is_up = False
+    bench.relays[0].say(told[1])
+    bench.control.is_up = True
+    bench.relays[1].say(GiveFeedback(3, "r1", "thumb", 0.5, ""))
+    assert bench.control.told == [*told, GiveFeedback(3, "r1", "thumb", 0.5, "", 1)]
 
 
 async def test_what_waits_for_control_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
