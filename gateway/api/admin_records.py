@@ -18,7 +18,7 @@ def build_router(store: Store, runner: Runner) -> APIRouter:
     @router.get("/events")
     async def list_events(
         limit: Annotated[int, Query(ge=1, le=_MOST_EVENTS)] = 100,
-        before: Annotated[int | None, Query(ge=0)] = None,
+        before: Annotated[int | None, Query(ge=0, le=2**53)] = None,
         model: str | None = None,
     ) -> dict[str, Any]:
         """What was changed and decided, newest first; those with a number below `before`, of one model."""

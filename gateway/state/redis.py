@@ -4,6 +4,7 @@ A server that is killed may lose what it had not yet written to its disk. What w
 when another run of it answers: every script knows what it has done already.
 """
 
+import secrets
 import time
 import uuid
 from collections import deque
@@ -43,6 +44,7 @@ _EVENTS_KEPT = 100_000
 _TIMEOUT_S = 2.0
 _RECENT_S = 10.0
 _MOST_RECENT = 5_000
+_MARKS = 1 << 20
 _STALE, _LEASE_LOST = -1, -2
 _USAGE = ("requests", "failed", "tokens_in", "tokens_out", "estimated_in", "estimated_out", "cost")
 _SCRIPTS = Path(__file__).parent / "lua"
@@ -66,7 +68,6 @@ class RedisStore:
             if path.stem != "common"
         }
         self._run_id: str | None = None
-        self._is_in_doubt = True
         self._recent: deque[tuple[float, str, tuple[bytes | str | float, ...]]] = deque(maxlen=_MOST_RECENT)
 
     async def open(self) -> None:
@@ -79,8 +80,7 @@ class RedisStore:
 
     async def read(self, known: int) -> Snapshot | None:
         """See `Documents`."""
-        if self._is_in_doubt:
-            await self._look_who_answers()
+        await self._look_who_answers()
         revision, *rest = await self._run("read", known)
         if revision == known:
             return None
@@ -100,8 +100,9 @@ class RedisStore:
             written += [name, "remove", b""] if value is None else [name, "write", value]
         holder = ("", "") if lease is None else (lease.name, f"{lease.token}|{lease.owner}")
         result = await self._run(
-            "commit", revision, uuid.uuid4().hex, *holder, _EVENTS_KEPT, len(told), *told, *written
-        )
+            "commit", revision, uuid.uuid4().hex, secrets.randbelow(_MARKS), *holder, _EVENTS_KEPT,
+            len(told), *told, *written,
+        )  # fmt: skip
         if result == _STALE:
             raise Stale
         if result == _LEASE_LOST:
@@ -206,20 +207,21 @@ class RedisStore:
     async def _write(self, script: str, *args: bytes | str | float) -> Any:
         """Run a script that writes counts, and remember it for a while."""
         result = await self._run(script, *args)
-        now_s = time.monotonic()
-        while self._recent and self._recent[0][0] < now_s - _RECENT_S:
-            self._recent.popleft()
-        self._recent.append((now_s, script, args))
+        self._recent.append((time.monotonic(), script, args))
         return result
 
     async def _look_who_answers(self) -> None:
-        """If it is another run of the server than before, tell it again what the last one may have lost."""
+        """If it is another run of the server than before, tell it again what the last one may have lost.
+
+        It may have been another one for as long as nobody has looked: control does at each reading.
+        """
         info = await self._ask(self._redis.info("server"))
         if self._run_id not in (None, info["run_id"]):
             for _, script, args in list(self._recent):
                 await self._run(script, *args)
         self._run_id = info["run_id"]
-        self._is_in_doubt = False
+        while self._recent and self._recent[0][0] < time.monotonic() - _RECENT_S:
+            self._recent.popleft()
 
     async def _run(self, script: str, *args: bytes | str | float) -> Any:
         return await self._ask(self._scripts[script](keys=[_PREFIX], args=args))
@@ -228,7 +230,6 @@ class RedisStore:
         try:
             return await asking
         except (RedisError, OSError) as error:
-            self._is_in_doubt = True
             raise StateUnavailable(
                 f"Redis, which has the state, cannot be asked ({error}).", retry_after_s=5
             ) from error

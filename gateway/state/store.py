@@ -25,7 +25,7 @@ SampleKey = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All documents as they were at a revision. Every commit makes the next one."""
+    """All documents as they were at a revision. Every commit makes a higher one."""
 
     revision: int = 0
     documents: Mapping[str, bytes] = field(default_factory=dict)

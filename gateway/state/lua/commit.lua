@@ -1,5 +1,5 @@
 -- Writes documents and events, if nobody else has meanwhile. Returns the new revision, -1: stale, -2: lease lost.
-local expected, id, lease, holder, kept, events = unpack(ARGV, 1, 6)
+local expected, id, mark, lease, holder, kept, events = unpack(ARGV, 1, 7)
 local revision = tonumber(redis.call('GET', P .. 'revision') or '0')
 if redis.call('GET', P .. 'committed') == id then
   return revision -- this very commit, whose answer was lost
@@ -11,8 +11,8 @@ if revision ~= tonumber(expected) then
   return -1
 end
 redis.call('SET', P .. 'committed', id) -- the first to write: a server without memory refuses it, and so the whole
-local behind = 6 + tonumber(events)
-for place = 7, behind do
+local behind = 7 + tonumber(events)
+for place = 8, behind do
   redis.call('LPUSH', P .. 'events', redis.call('INCR', P .. 'events:number') .. '|' .. ARGV[place])
 end
 redis.call('LTRIM', P .. 'events', 0, tonumber(kept) - 1)
@@ -23,4 +23,6 @@ for place = behind + 1, #ARGV, 3 do
     redis.call('HDEL', P .. 'documents', ARGV[place])
   end
 end
-return redis.call('INCR', P .. 'revision')
+revision = (math.floor(revision / MARKS) + 1) * MARKS + tonumber(mark)
+redis.call('SET', P .. 'revision', string.format('%.0f', revision)) -- Lua writes 14 digits by itself
+return revision

@@ -4,6 +4,11 @@ local UNITS = 2000000     -- of one group in one stage; further users are not co
 local STAGE_S = 90 * 86400
 local BUCKET = 20000      -- requests that are remembered and forgotten together
 local BUCKETS = 50
+local SEEN_S = 14 * 86400 -- after the last new user of a group in a stage
+local BATCHES = 100000    -- whose ids are known, so that they count once
+-- A revision is a count with a mark below it, drawn for each commit: if a server that has lost its last writes comes to
+-- the same count again, gateways that know the lost ones see that it is another revision.
+local MARKS = 1048576
 
 local function add_sample(stage, field, count, total, squares, buckets)
   local key = P .. 'samples:' .. stage
@@ -27,7 +32,7 @@ local function add_firsts(firsts)
     local stage, group, unit, values = unpack(first)
     local seen = P .. 'seen:' .. stage .. ':' .. group
     if redis.call('SCARD', seen) < UNITS and redis.call('SADD', seen, unit) == 1 then
-      redis.call('EXPIRE', seen, STAGE_S)
+      redis.call('EXPIRE', seen, SEEN_S)
       add_sums(values)
     end
   end

@@ -1,7 +1,8 @@
 -- Adds counts, once for each id.
-if not redis.call('SET', P .. 'batch:' .. ARGV[1], 1, 'NX', 'EX', 3600) then
+if redis.call('ZADD', P .. 'batches', 'NX', redis.call('INCR', P .. 'batches:number'), ARGV[1]) == 0 then
   return
 end
+redis.call('ZREMRANGEBYRANK', P .. 'batches', 0, -BATCHES - 1)
 local requests, firsts, sums, usage, compared = unpack(cjson.decode(ARGV[2]))
 for _, request in ipairs(requests) do
   local count = redis.call('INCR', P .. 'requests')

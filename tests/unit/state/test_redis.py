@@ -74,6 +74,43 @@ async def test_what_a_server_has_lost_it_is_told_again(careless: RedisServer) ->
     await store.close()
 
 
+async def test_a_server_that_was_another_one_for_a_moment_is_told_again(careless: RedisServer) -> None:
+    store = RedisStore(careless.url)
+    await store.open()
+    assert await store.give([FEEDBACK]) == [True]
+    careless.kill()
+    careless.start()  # nobody has asked anything meanwhile
+    assert await store.read(-1) == Snapshot(0, {})
+    assert await store.give([Feedback("other", "r1", "thumb", 0.0)]) == [False]
+    await store.close()
+
+
+async def test_a_commit_that_was_lost_is_not_taken_for_the_one_after_it(careless: RedisServer) -> None:
+    first, second = RedisStore(careless.url), RedisStore(careless.url)
+    revision = await first.commit(0, {"a": b"1"})
+    careless.kill()
+    careless.start()
+    other = await second.commit(0, {"a": b"2"})  # by one that has not seen the first
+    assert await first.read(revision) == Snapshot(other, {"a": b"2"})
+    await first.restore(Snapshot(revision, {"a": b"1"}))
+    assert await first.read(-1) == Snapshot(other, {"a": b"2"}), "what the state says by now counts"
+    for number in range(3):
+        other = await second.commit(other, {"a": b"%d" % number})
+    assert other >> 20 == 4
+    await first.close()
+    await second.close()
+
+
+async def test_a_batch_counts_once_however_long_it_was_on_its_way(server: RedisServer) -> None:
+    store = RedisStore(server.url)
+    batch = Batch("b1", sums={(1, "v1", "x"): Sample(1, 1.0, 1.0, {})})
+    await store.tell(batch)
+    assert await store._redis.ttl("{gateway}:batches") == -1, "it does not end by itself"
+    await store.tell(batch)
+    assert (await store.read_evidence(1))["v1", "requests", "x"].count == 1
+    await store.close()
+
+
 async def test_what_a_server_has_not_lost_does_not_count_twice(tmp_path: Path) -> None:
     server = RedisServer(tmp_path)
     server.start()
@@ -81,13 +118,13 @@ async def test_what_a_server_has_not_lost_does_not_count_twice(tmp_path: Path) -
     await store.open()
     await store.tell(Batch("b1", requests={"r1": ENTRY}, sums={(1, "v1", "x"): Sample(1, 1.0, 1.0, {})}))
     await store.give([FEEDBACK])
-    await store.commit(0, {"a": b"1"})
+    revision = await store.commit(0, {"a": b"1"})
     before = await store.read_evidence(1)
     server.kill()
     with pytest.raises(StateUnavailable):
         await store.read(-1)
     server.start()
-    assert await store.read(-1) == Snapshot(1, {"a": b"1"})
+    assert await store.read(-1) == Snapshot(revision, {"a": b"1"})
     assert await store.read_evidence(1) == before
     await store.close()
     server.kill()
@@ -99,8 +136,8 @@ async def test_a_commit_whose_answer_was_lost_is_not_stale_to_itself(
     store = RedisStore(server.url)
     names = iter(("one", "one", "two"))
     monkeypatch.setattr("uuid.uuid4", lambda: type("Name", (), {"hex": next(names)}))
-    assert await store.commit(0, {"a": b"1"}) == 1
-    assert await store.commit(0, {"a": b"1"}) == 1
+    revision = await store.commit(0, {"a": b"1"})
+    assert await store.commit(0, {"a": b"1"}) == revision
     with pytest.raises(Stale):
         await store.commit(0, {"a": b"1"})
     await store.close()
