@@ -8,7 +8,7 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from gateway.errors import StateUnavailable
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 _WRITE_EVERY_S = 0.25
 _MOST_KEPT = 100_000  # requests, and users
 _MOST_COMPARISONS = 200
+_MOST_IN_BATCH = 2_000  # requests, and users: more at once would keep others waiting
 
 FindPrice = Callable[[str, str], PriceSettings | None]
 """What the tokens of a version of a model cost, if that is known."""
@@ -50,7 +51,7 @@ class EvidenceDesk:
         self._store = store
         self._find_price = find_price
         self._gathered = _Gathered()
-        self._waiting: Batch | None = None
+        self._waiting: deque[Batch] = deque()
         self._lock = asyncio.Lock()
 
     def take(self, observed: Observed) -> None:
@@ -77,19 +78,16 @@ class EvidenceDesk:
     async def write(self) -> None:
         """Have the store know all that was taken until now. Raises StateUnavailable; then it is kept for later."""
         async with self._lock:
-            while self._waiting is not None or self._gathered:
-                if self._waiting is None:
-                    gathered, self._gathered = self._gathered, _Gathered()
-                    self._waiting = Batch(
-                        uuid.uuid4().hex,
-                        gathered.requests,
-                        list(gathered.firsts.values()),
-                        gathered.sums,
-                        list(gathered.usage.values()),
-                        list(gathered.comparisons),
-                    )
-                await self._store.tell(self._waiting)
-                self._waiting = None
+            await self._write_waiting()
+            if self._gathered:
+                gathered, self._gathered = self._gathered, _Gathered()
+                self._waiting.extend(_cut(gathered))
+                await self._write_waiting()
+
+    async def _write_waiting(self) -> None:
+        while self._waiting:
+            await self._store.tell(self._waiting[0])
+            self._waiting.popleft()
 
     async def run(self) -> None:
         """Write for ever."""
@@ -101,7 +99,7 @@ class EvidenceDesk:
                 continue  # the mirror says so
             except Exception:
                 logger.exception("what was observed could not be written, and is lost")
-                self._waiting = None
+                self._waiting.popleft()
 
     def _take_copy(self, copied: Copied) -> None:
         gathered = self._gathered
@@ -130,3 +128,13 @@ class EvidenceDesk:
             self._gathered.usage[key] = usage
         else:
             known.add(usage)
+
+
+def _cut(gathered: _Gathered) -> Iterator[Batch]:
+    """As batches that no store needs long for; sums, which are few, come with the first."""
+    requests, firsts = list(gathered.requests.items()), list(gathered.firsts.values())
+    sums, usage, comparisons = gathered.sums, list(gathered.usage.values()), list(gathered.comparisons)
+    yield Batch(uuid.uuid4().hex, dict(requests[:_MOST_IN_BATCH]), firsts[:_MOST_IN_BATCH], sums, usage, comparisons)
+    for start in range(_MOST_IN_BATCH, max(len(requests), len(firsts)), _MOST_IN_BATCH):
+        end = start + _MOST_IN_BATCH
+        yield Batch(uuid.uuid4().hex, dict(requests[start:end]), firsts[start:end])

@@ -149,7 +149,10 @@ class StateMirror:
         if is_later:
             self._remember(snapshot)
         for listener in self.listeners if is_new else ():
-            listener(snapshot)
+            try:
+                listener(snapshot)
+            except Exception:  # a defect in one must not end the looking, nor pass for a refused change
+                logger.exception("what the state says by now could not be taken up")
 
 
 def _date(events: Sequence[Event]) -> list[Event]:

@@ -23,7 +23,7 @@ class Kind(StrEnum):
     DIFFERENCE = "difference"
     """Of the means of values with bounds; exact."""
     RATIO = "ratio"
-    """Of a quantile, as a fraction: 0.1 is ten per cent more; exact but for two per cent."""
+    """Of a quantile, as a fraction: 0.1 is ten per cent more; exact but for half a per cent, a bucket's width."""
     MEAN = "mean"
     """The difference of the means of values without bounds; asymptotic."""
 

@@ -63,6 +63,39 @@ async def test_what_is_taken_is_written_once() -> None:
     await bench.store.close()
 
 
+async def test_many_are_written_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_IN_BATCH", 3)
+    bench = Bench()
+    for number in range(8):
+        bench.desk.take(observed(number))
+    bench.store.is_mute = True
+    for told in (1, 2):
+        with pytest.raises(StateUnavailable):
+            await bench.desk.write()
+        assert len(bench.store.told) == told
+    bench.store.is_mute = False
+    await bench.desk.write()
+    assert len(set(bench.store.told)) == 3
+    assert (await bench.count(), await bench.count(REQUESTS)) == (8, 8)
+    assert len(await bench.store.find_requests([f"r{number}" for number in range(8)])) == 8
+    await bench.store.close()
+
+
+async def test_writing_ends_though_more_comes_all_the_time() -> None:
+    bench = Bench()
+    bench.desk.take(observed(0))
+    tell = bench.store.tell
+
+    async def tell_and_get_more(batch: Batch) -> None:
+        await tell(batch)
+        bench.desk.take(observed(len(bench.store.told)))
+
+    bench.store.tell = tell_and_get_more  # type: ignore[method-assign]
+    await asyncio.wait_for(bench.desk.write(), 5)
+    assert len(bench.store.told) == 1
+    await bench.store.close()
+
+
 async def test_requests_that_are_no_evidence_are_remembered_and_billed() -> None:
     bench = Bench()
     bench.desk.take(observed(1, is_own=False))

@@ -137,6 +137,21 @@ async def test_what_the_store_has_lost_is_put_back(caplog: pytest.LogCaptureFixt
     await bench.store.close()
 
 
+async def test_a_listener_that_fails_keeps_nobody_from_looking(caplog: pytest.LogCaptureFixture) -> None:
+    store, seen = SqliteStore(None), list[Snapshot]()
+
+    def fail(snapshot: Snapshot) -> None:
+        raise ZeroDivisionError
+
+    mirror = StateMirror(store)
+    mirror.listeners += [fail, seen.append]
+    await mirror.look()
+    assert await mirror.commit(lambda documents: Decision({"a": b"1"}, (), 7)) == 7
+    assert seen[-1].documents == {"a": b"1"}
+    assert "could not be taken up" in caplog.text
+    await store.close()
+
+
 async def test_events_that_nothing_depends_on_are_written_when_they_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LOOK_EVERY_S", 0)
     monkeypatch.setattr("time.time", lambda: 12.0)
