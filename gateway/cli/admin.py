@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,9 +11,15 @@ import httpx
 
 from gateway.settings import AdminSettings
 
+_AGAIN_S = 1.0
+
 
 class AdminFailed(Exception):
     """The admin port gave no usable answer; the message is for people."""
+
+
+class AdminAway(AdminFailed):
+    """The admin port cannot answer now; it may in a moment."""
 
 
 class AdminPort:
@@ -25,13 +32,30 @@ class AdminPort:
         self, method: str, path: str, body: object = None, query: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
         """The answer to one call, below `/admin/v1`. Raises AdminFailed, in the port's own words."""
-        answer = self._client.request(method, f"/admin/v1/{path}", json=body, params=query)
+        try:
+            request = self._client.build_request(method, f"/admin/v1/{path}", json=body, params=query)
+        except (TypeError, ValueError) as error:  # YAML knows dates, and numbers without an end
+            raise AdminFailed(f"that cannot be sent as JSON: {error}") from error
+        answer = self._client.send(request)
         if answer.status_code == 401:
             raise AdminFailed(f"the admin port needs its key: set {AdminSettings().key_env}")
+        if answer.status_code == 503:
+            raise AdminAway(_read_message(answer))
         if answer.status_code >= 300:
             raise AdminFailed(_read_message(answer))
         found: dict[str, Any] = answer.json()
         return found
+
+    def ask_patiently(self, path: str, patience_s: float = 60.0) -> dict[str, Any]:
+        """As `ask`, for one who watches: a gateway that is away for a while, as in a deploy, ends nothing."""
+        until_s = time.monotonic() + patience_s
+        while True:
+            try:
+                return self.ask("GET", path)
+            except (AdminAway, httpx.TransportError):
+                if time.monotonic() >= until_s:
+                    raise
+                time.sleep(_AGAIN_S)
 
 
 def add_flags(parser: argparse.ArgumentParser, run: Callable[[AdminPort, argparse.Namespace], int]) -> None:

@@ -162,7 +162,7 @@ def _watch(port: AdminPort, model: str, name: str) -> int:
     """Print each step as it comes."""
     said = None
     while True:
-        shown = port.ask("GET", f"models/{quote(model)}/rollouts/{quote(name)}")
+        shown = port.ask_patiently(f"models/{quote(model)}/rollouts/{quote(name)}")
         now = _say_state(shown)
         if now != said:
             print(f"{time.strftime('%H:%M:%S')}  {now}", flush=True)
@@ -174,6 +174,8 @@ def _watch(port: AdminPort, model: str, name: str) -> int:
 
 def _say_state(shown: dict[str, Any]) -> str:
     """Where a rollout is, without what changes from second to second."""
+    if "plan" not in shown:  # it could not be read
+        return f"{shown['id']} of {shown['model']} is {shown['state']}"
     plan = shown["plan"]
     step = f", step {shown['step'] + 1} of {len(plan['steps'])}" if shown["ended"] is None else ""
     reason = f": {shown['reason']}" if shown["ended"] is not None else ""
@@ -188,7 +190,7 @@ def print_rollout(console: Console, shown: dict[str, Any]) -> None:
     console.print(_say_state(shown))
     if shown["ended"] is None and shown["reason"]:
         console.print(shown["reason"])
-    if "findings" not in shown:
+    if not shown["findings"]:
         return
     waits = shown.get("seconds_to_decision", {})
     table = _make_table("METRIC", "ROLE", "VERDICT", "FOUND", "USERS", "DECISION IN")

@@ -1,7 +1,10 @@
+import io
+import time
+
 import httpx
 import pytest
 
-from gateway.cli import unload
+from gateway.cli import rollout, unload
 from tests.support.fake_admin import FakeAdmin
 
 
@@ -32,3 +35,21 @@ def test_the_key_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     admin = FakeAdmin(monkeypatch, httpx.Response(202, json={"id": "m:v1"}))
     admin.run(unload, "m", "v1")
     assert admin.headers[0]["authorization"] == "Bearer secret"
+
+
+def test_what_cannot_be_sent_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for strange in (".inf", "2026-11-26"):
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"candidate: v2\nmin_time_s: {strange}"))
+        assert FakeAdmin(monkeypatch).run(rollout, "start", "m", "--file", "-") == 1
+        assert "that cannot be sent as JSON" in capsys.readouterr().err
+
+
+def test_one_who_watches_has_patience_with_a_gateway_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    over = {"id": "r1", "model": "m", "state": "promoted", "ended": 5.0}
+    away = (httpx.ConnectError("refused"), httpx.Response(503, json={}), httpx.ReadTimeout("slow"))
+    admin = FakeAdmin(monkeypatch, *away, httpx.Response(200, json=over))
+    assert admin.run(rollout, "wait", "m", "r1") == 0
+    clock = iter(range(0, 1000, 50))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    assert FakeAdmin(monkeypatch, *away).run(rollout, "wait", "m", "r1") == 1

@@ -23,7 +23,7 @@ def shown(state: str = "running", **changes: Any) -> dict[str, Any]:
     is_over = state in ("promoted", "rolled_back")
     return {
         "id": "r3", "model": "m", "plan": PLAN, "state": state, "step": 0, "percent": 10.0, "reason": "because",
-        "began": 0.0, "ended": 5.0 if is_over else None,
+        "began": 0.0, "ended": 5.0 if is_over else None, "findings": [],
     } | changes  # fmt: skip
 
 
