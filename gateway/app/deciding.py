@@ -168,6 +168,8 @@ class Deciding:
         auth = known.auth.model_copy(update={"keys": settings.auth.keys})
         self._settings = known.model_copy(update={"models": settings.models, "auth": auth})
         self._keep_settings(self._settings)
+        with contextlib.suppress(StateUnavailable):
+            await self.desk.experiments.forget_texts()
         return {
             "loading": sorted(reloading.awaited),
             "needs_restart": find_ignored(known, settings),

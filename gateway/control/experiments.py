@@ -64,6 +64,12 @@ class Experiments:
         against = {} if shadow is None else report_shadow(await self._store.read_evidence(shadow.stage), alpha)
         return {"model": model, "shadow": {**asked.model_dump(), "against": against}}
 
+    async def forget_texts(self) -> None:
+        """Drop texts of models that are not to keep any, by now. Raises StateUnavailable."""
+        for model in self._serving().models:
+            if model.shadow is None or not model.shadow.keep_texts:
+                await self._store.forget_comparisons(model.name)
+
     async def list_texts(self, model: str) -> list[dict[str, Any]]:
         """The latest questions with both answers, newest first. Raises UnknownModel and StateUnavailable."""
         self._serving().find_model(model)

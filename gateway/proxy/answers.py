@@ -1,6 +1,7 @@
 """What an answer says, in each of the protocols that are relayed. For answers that are looked at; clients' are not."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -9,12 +10,39 @@ from gateway.proxy.body import Fields
 from gateway.proxy.sse import read_events
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """All that an answer says; `is_plain` if that is text alone, without calls of tools and reasoning."""
+
+    text: str
+    is_plain: bool
+
+
 class _Part(msgspec.Struct):
+    """Of an answer or a turn, or what is new of one: text, reasoning, or the call of a tool."""
+
+    type: str = ""
     text: str | None = None
+    thinking: str | None = None
+    partial_json: str | None = None
+    name: str | None = None
+    input: msgspec.Raw = msgspec.Raw()
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function = msgspec.field(default_factory=_Function)
 
 
 class _Message(msgspec.Struct):
     content: str | list[_Part] | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[_ToolCall] | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -27,6 +55,8 @@ class _Choice(msgspec.Struct):
 class _Output(msgspec.Struct):
     type: str = ""
     content: list[_Part] | None = None
+    name: str | None = None
+    arguments: str | None = None
 
 
 class _Document(msgspec.Struct):
@@ -37,6 +67,8 @@ class _Document(msgspec.Struct):
     output: list[_Output] | None = None
     content: list[_Part] | None = None
     delta: str | _Part | None = None
+    item: _Output | None = None
+    content_block: _Part | None = None
 
 
 class _Turn(msgspec.Struct):
@@ -46,13 +78,19 @@ class _Turn(msgspec.Struct):
 
 _decode = msgspec.json.Decoder(_Document).decode
 _decode_turns = msgspec.json.Decoder(str | list[_Turn]).decode
-_TEXT_DELTAS = ("response.output_text.delta", "content_block_delta")
+_TEXT_DELTA = "response.output_text.delta"
+_OTHER_DELTAS = ("response.reasoning_text.delta", "response.function_call_arguments.delta")
+_Pieces = Iterator[tuple[str, bool]]
+"""What is said, and whether it is text."""
 
 
-def read_text(document: bytes, *, is_stream: bool) -> str:
-    """The text of an answer, of its first choice; what cannot be read says nothing."""
+def read_answer(document: bytes, *, is_stream: bool) -> Said | None:
+    """What an answer says, in its first choice; None where nothing can be read that is an answer."""
     documents = read_events(document) if is_stream else (document,)
-    return "".join(piece for one in documents for piece in _read_pieces(one))
+    pieces = [piece for one in documents for piece in _read_pieces(one)]
+    if not pieces:
+        return None
+    return Said("".join(text for text, _ in pieces), all(is_text for text, is_text in pieces if text))
 
 
 def read_question(fields: Fields) -> str:
@@ -69,21 +107,53 @@ def read_question(fields: Fields) -> str:
     return next((_join(turn.content) for turn in reversed(asked) if turn.role == "user"), "")
 
 
-def _read_pieces(data: bytes) -> Iterator[str]:
+def _read_pieces(data: bytes) -> _Pieces:
     try:
         document = _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
     for choice in document.choices or ():
         if choice.index == 0:
-            said = choice.message or choice.delta
-            yield choice.text or (_join(said.content) if said is not None else "")
+            yield from _read_choice(choice)
     for output in document.output or ():
-        if output.type == "message":
-            yield _join(output.content)
-    yield _join(document.content)
-    if document.type in _TEXT_DELTAS and document.delta is not None:
-        yield document.delta if isinstance(document.delta, str) else document.delta.text or ""
+        yield from _read_output(output)
+    for part in document.content or ():
+        yield from _read_part(part)
+    if document.item is not None and document.item.name is not None:
+        yield document.item.name, False
+    if document.content_block is not None:
+        yield from _read_part(document.content_block)
+    if isinstance(document.delta, _Part):
+        yield from _read_part(document.delta)
+    elif document.delta is not None and document.type in (_TEXT_DELTA, *_OTHER_DELTAS):
+        yield document.delta, document.type == _TEXT_DELTA
+
+
+def _read_choice(choice: _Choice) -> _Pieces:
+    if choice.text is not None:
+        yield choice.text, True
+    said = choice.message or choice.delta
+    if said is not None:
+        yield said.reasoning or said.reasoning_content or "", False
+        yield _join(said.content), True
+        for call in said.tool_calls or ():
+            yield (call.function.name or "") + (call.function.arguments or ""), False
+
+
+def _read_output(output: _Output) -> _Pieces:
+    """Of the responses protocol: a message, reasoning, or the call of a tool."""
+    yield (output.name or "") + (output.arguments or ""), False
+    yield _join(output.content), output.type == "message"
+
+
+def _read_part(part: _Part) -> _Pieces:
+    """Of Anthropic's protocol. The input of a tool is an object here, and comes as text in a stream."""
+    if part.text is not None:
+        yield part.text, True
+    called = (part.name or "") + (bytes(part.input).decode() if bytes(part.input) not in (b"", b"{}") else "")
+    for said in (part.thinking, part.partial_json, called):
+        if said:
+            yield said, False
 
 
 def _join(content: str | Iterable[_Part] | None) -> str:

@@ -48,6 +48,7 @@ async def ask(
         return await gathering.asked
     finally:
         exchange.abort()  # for whoever is cancelled meanwhile; else it is over
+        gathering.let_go()
 
 
 class _Gathering:
@@ -55,7 +56,7 @@ class _Gathering:
 
     def __init__(self) -> None:
         self.asked: asyncio.Future[Asked] = asyncio.get_running_loop().create_future()
-        self.abort: Callable[[], None] = lambda: None
+        self.abort: Callable[[], None] | None = None
         self._head = NO_HEAD
         self._pieces: list[bytes] = []
         self._bytes = 0
@@ -73,7 +74,8 @@ class _Gathering:
         self._pieces.append(data)
         self._bytes += len(data)
         if self._bytes > _MOST_BYTES:
-            self.abort()
+            if self.abort is not None:
+                self.abort()
             self._end(GatewayError("The engine's answer is longer than it can be."))
 
     def on_end(self) -> None:
@@ -83,6 +85,11 @@ class _Gathering:
     def on_failure(self, error: GatewayError) -> None:
         """See `Reader`."""
         self._end(error)
+
+    def let_go(self) -> None:
+        """Hold nothing that holds this: megabytes would wait for the collector."""
+        self.abort = None
+        self._pieces.clear()
 
     def _end(self, error: GatewayError | None) -> None:
         if self.asked.done():

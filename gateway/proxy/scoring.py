@@ -1,7 +1,7 @@
 """How likely an engine finds an answer: it reads question and answer as a prompt, and tells each token's probability.
 
 That is what `prompt_logprobs` of vLLM gives. The answer's tokens are the last ones of the prompt, as many as the engine
-makes of the answer alone.
+makes of the answer alone. Versions whose engines cut it into other tokens cannot be compared so.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,14 @@ from gateway.traffic.routes import VersionRoute
 from gateway.traffic.shadow import Score
 
 _CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
-_PASSED_ON = ("mm_processor_kwargs", "chat_template_kwargs", "chat_template", "add_special_tokens", "documents")
+_PASSED_ON = (
+    "mm_processor_kwargs", "media_io_kwargs", "chat_template_kwargs", "chat_template", "add_special_tokens",
+    "documents", "tools", "reasoning_effort", "truncate_prompt_tokens",
+)  # fmt: skip
 """What a request may say that changes how its prompt is written."""
+
+_PART_OF_PROMPT = ("echo", "continue_final_message")
+"""With these the answer is no turn of its own, or says the prompt again."""
 
 
 class _Tokens(msgspec.Struct):
@@ -65,22 +71,28 @@ async def score(
     upstream: Upstream, primary: Asking, shadow: Asking, head: RequestHead, fields: Fields, text: str
 ) -> Score | None:
     """How likely both versions find `text` as an answer to a request; None where one of them does not say."""
-    by_primary = await _score_by(upstream, primary, head, fields, text)
-    by_shadow = None if by_primary is None else await _score_by(upstream, shadow, head, fields, text)
+    bodies = [_write_body(asking, head, fields, text) for asking in (primary, shadow)]
+    if bodies[0] is None or bodies[1] is None:
+        return None
+    [tokens] = await list_tokens(upstream, primary.replica, text)
+    if not tokens or [tokens] != await list_tokens(upstream, shadow.replica, text):
+        return None
+    by_primary = await _score_by(upstream, primary, head, bodies[0], tokens)
+    by_shadow = None if by_primary is None else await _score_by(upstream, shadow, head, bodies[1], tokens)
     return None if by_primary is None or by_shadow is None else Score(by_primary, by_shadow)
 
 
-async def _score_by(upstream: Upstream, asking: Asking, head: RequestHead, fields: Fields, text: str) -> float | None:
-    [tokens] = await list_tokens(upstream, asking.replica, text)
-    body = _write_body(asking, head, fields, text) if tokens else None
-    if not tokens or body is None:
-        return None
+async def _score_by(
+    upstream: Upstream, asking: Asking, head: RequestHead, body: bytes, tokens: Sequence[int]
+) -> float | None:
     asked = await ask(upstream, asking.replica, head.endpoint.path, [body], "shadow-score")
     return None if asked.is_failed else _read_score(asked.document, tokens)
 
 
 def _write_body(asking: Asking, head: RequestHead, fields: Fields, text: str) -> bytes | None:
     """The request with its answer as a prompt; None where the answer cannot be read as part of one."""
+    if any(bytes(fields.get(name, b"")) == b"true" for name in _PART_OF_PROMPT):
+        return None
     prepared = dict(fields)
     rewrite(prepared, asking.version, head.endpoint, asking.replica.served_name, 0)
     body: dict[str, Any] = {name: prepared[name] for name in _PASSED_ON if name in prepared}
@@ -90,6 +102,8 @@ def _write_body(asking: Asking, head: RequestHead, fields: Fields, text: str) ->
             turns = msgspec.json.decode(prepared["messages"], type=list[msgspec.Raw])
             body |= {"messages": [*turns, {"role": "assistant", "content": text}]}
             body |= {"add_generation_prompt": False, "continue_final_message": True}
+            if "tools" in body:
+                body["tool_choice"] = "none"  # they stay in the prompt, and the one token that is made calls none
         elif head.endpoint.path == _COMPLETIONS:
             body["prompt"] = msgspec.json.decode(prepared["prompt"], type=str) + text
         else:

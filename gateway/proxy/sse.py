@@ -260,6 +260,12 @@ def read_events(data: bytes) -> Iterator[bytes]:
             yield document
 
 
+def is_whole(stream: bytes, endpoint: Endpoint) -> bool:
+    """True for a stream that has come to its end, and in which the engine does not say that it has failed."""
+    ended, failed = (_find_field(fields).search(stream) for fields in (endpoint.last_events, endpoint.failed_events))
+    return bool(ended) and not failed
+
+
 def error_event(error: GatewayError, endpoint: Endpoint) -> bytes:
     """The bytes that end a broken stream, in the manner of its protocol."""
     if endpoint.error_style == "openai":

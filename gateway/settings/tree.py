@@ -234,7 +234,7 @@ class ShadowSettings(Section):
     )  # fmt: skip
     cross_score: bool = Field(
         default=False,
-        description="Have the engines of both versions score both answers: as much work again as the answers were.",
+        description="Have the engines of both versions score both answers: each reads the question twice more.",
     )
     keep_texts: bool = Field(default=False, description="Keep the latest questions and answers, not just numbers.")
 

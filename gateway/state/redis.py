@@ -204,6 +204,10 @@ class RedisStore:
         rows = await self._ask(self._redis.lrange(f"{_PREFIX}comparisons:{model}", 0, COMPARISONS_KEPT - 1))
         return [_decode_comparison(row) for row in rows]
 
+    async def forget_comparisons(self, model: str) -> None:
+        """See `Counts`."""
+        await self._ask(self._redis.delete(f"{_PREFIX}comparisons:{model}"))
+
     async def _write(self, script: str, *args: bytes | str | float) -> Any:
         """Run a script that writes counts, and remember it for a while."""
         result = await self._run(script, *args)

@@ -175,6 +175,10 @@ class SqliteStore:
         """See `Counts`."""
         return await self._run(lambda connection: sqlite_counts.read_comparisons(connection, model), is_read=True)
 
+    async def forget_comparisons(self, model: str) -> None:
+        """See `Counts`."""
+        await self._run(lambda connection: sqlite_counts.forget_comparisons(connection, model))
+
     def _is_held(self, connection: sqlite3.Connection, lease: Lease) -> bool:
         row = connection.execute(
             "SELECT 1 FROM leases WHERE name = ? AND owner = ? AND token = ? AND boot = ? AND expires > ?",

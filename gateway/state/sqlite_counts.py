@@ -128,6 +128,11 @@ def read_comparisons(connection: sqlite3.Connection, model: str) -> list[Compari
     return [_decode_comparison(row[0]) for row in connection.execute(asked, (model, COMPARISONS_KEPT))]
 
 
+def forget_comparisons(connection: sqlite3.Connection, model: str) -> None:
+    """See `Counts`."""
+    connection.execute("DELETE FROM comparisons WHERE model = ?", (model,))
+
+
 def _add_comparisons(connection: sqlite3.Connection, comparisons: Sequence[Comparison]) -> None:
     rows = [(one.model, msgspec.msgpack.encode(one)) for one in comparisons]
     connection.executemany("INSERT INTO comparisons (model, comparison) VALUES (?, ?)", rows)

@@ -188,6 +188,9 @@ class Counts(Protocol):
     async def read_comparisons(self, model: str) -> list[Comparison]:
         """The latest of a model, newest first, `COMPARISONS_KEPT` at most."""
 
+    async def forget_comparisons(self, model: str) -> None:
+        """Drop all of a model."""
+
 
 class Store(Documents, Counts, Protocol):
     """A place where state is kept."""

@@ -9,7 +9,7 @@ from gateway.telemetry.estimates import TokenEstimates
 from gateway.telemetry.requests import RequestRecord, Settled
 
 _TELL_AFTER_S = 0.2
-_TELL_AT = 64  # requests: a third of a millisecond of telling
+_TELL_AT = 64  # requests; more in one go would keep answers waiting
 
 
 class RequestWriter(Protocol):

@@ -152,12 +152,14 @@ def _tell(counts: RelayCounts, running: Mapping[str, int]) -> Iterator[Metric]:
         _tell_histogram(total, names, TOTAL_BUCKETS_S, target.total)
     copies = CounterMetricFamily(
         "gateway_shadow_copies",
-        "Copies of requests for a version that is a shadow. Dropped: there was no room for them.",
+        "Copies of requests for a version that is a shadow. Dropped: no room or no engine, or refused unasked.",
         labels=(*_TARGET, "outcome"),
     )
     for copied, count in counts.copies.items():
         copies.add_metric(copied, count)
-    gauge = GaugeMetricFamily("gateway_requests_running", "Requests under way.", labels=("address",))
+    gauge = GaugeMetricFamily(
+        "gateway_requests_running", "Requests under way, copies for shadows among them.", labels=("address",)
+    )
     for address, number in running.items():
         gauge.add_metric((address,), number)
     yield from (requests, tokens, first, total, copies, gauge)

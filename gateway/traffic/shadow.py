@@ -34,11 +34,12 @@ class Shadow:
 class Reply:
     """One of two answers to the same request. Durations in seconds, from when the engine was asked.
 
-    `ttft_s` is that of a stream; `tokens_out` is None where the engine has not said it.
+    `text` is all that it says, None where that cannot be read. `ttft_s` is that of a stream; `tokens_out` is None where
+    the engine has not said it.
     """
 
     is_failed: bool
-    text: str = ""
+    text: str | None = None
     tokens_out: int | None = None
     ttft_s: float | None = None
     total_s: float | None = None
@@ -71,17 +72,20 @@ def write_metric(side: str, number: str) -> str:
 
 
 def compare(
-    primary: Reply, shadow: Reply, tokens: tuple[Sequence[int], Sequence[int]] | None = None
+    primary: Reply, shadow: Reply, *, is_greedy: bool = False, tokens: tuple[Sequence[int], Sequence[int]] | None = None
 ) -> Iterator[tuple[str, float]]:
-    """What comes of a copy, by metric. `tokens` are those of both answers, where they were asked for greedily.
+    """What comes of a copy, by metric. `tokens` are those of both answers, where that is known.
 
-    Only answers that have both come are compared by more than whether they failed.
+    Only answers that have both come are compared by more than whether they failed, and by their words where both
+    `is_greedy`: others differ anyway.
     """
     pairs: dict[str, tuple[float | None, float | None]] = {"failed": (primary.is_failed, shadow.is_failed)}
     if not primary.is_failed and not shadow.is_failed:
         pairs |= {name: (getattr(primary, name), getattr(shadow, name)) for name in NUMBERS[1:]}
-        if tokens is not None:
-            yield from _compare_tokens(*tokens)
+        if is_greedy and primary.text is not None and shadow.text is not None:
+            yield from _compare_texts(primary.text, shadow.text)
+            if tokens is not None and primary.text != shadow.text:
+                yield FIRST_DIFFERENCE, float(_count_common(*tokens))
     for name, (ours, theirs) in pairs.items():
         if ours is not None and theirs is not None:
             yield write_metric("primary", name), float(ours)
@@ -92,8 +96,9 @@ def compare(
 def compare_scores(of_primary: Score | None, of_shadow: Score | None) -> Iterator[tuple[str, float]]:
     """By how much likelier, in nats a token, the version that gave an answer finds it than the other one does.
 
-    Over answers that were sampled at temperature 1 the means are the divergences of either version from the other,
-    by token (S. Kullback, R. Leibler, "On information and sufficiency", Ann. Math. Stat. 22(1), 1951).
+    Over answers that were sampled at temperature 1 the means are near the divergences of either version from the other,
+    by token (S. Kullback, R. Leibler, "On information and sufficiency", Ann. Math. Stat. 22(1), 1951): but each answer
+    weighs the same, however long, and the token that ends it is not scored.
     """
     if of_primary is not None:
         yield GAP_OF_PRIMARY, of_primary.by_primary - of_primary.by_shadow
@@ -101,10 +106,12 @@ def compare_scores(of_primary: Score | None, of_shadow: Score | None) -> Iterato
         yield GAP_OF_SHADOW, of_shadow.by_shadow - of_shadow.by_primary
 
 
-def _compare_tokens(ours: Sequence[int], theirs: Sequence[int]) -> Iterator[tuple[str, float]]:
-    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False)))
+def _compare_texts(ours: str, theirs: str) -> Iterator[tuple[str, float]]:
     longest = max(len(ours), len(theirs))
-    yield SAME, float(common == longest)
-    yield AGREEMENT, common / longest if longest else 1.0
-    if common < longest:
-        yield FIRST_DIFFERENCE, float(common)
+    yield SAME, float(ours == theirs)
+    yield AGREEMENT, _count_common(ours, theirs) / longest if longest else 1.0
+
+
+def _count_common(ours: Sequence[object], theirs: Sequence[object]) -> int:
+    """With how many of the same both begin."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False)))

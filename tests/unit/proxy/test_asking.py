@@ -1,4 +1,5 @@
 import asyncio
+import gc
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,16 @@ async def test_whoever_does_not_wait_any_more_ends_the_engines_work(tmp_path: Pa
         await asyncio.wait([asking])
         async with asyncio.timeout(5):
             await engine.hung_up.wait()
+
+
+async def test_an_answer_leaves_with_the_last_who_has_it(tmp_path: Path) -> None:
+    async with engine_and_client(tmp_path, [[answer(b"x" * 1000)]]) as (_, upstream, address):
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                assert not (await ask(upstream, replica(address), "/v1/x", [b"{}"], "id1")).is_failed
+                await asyncio.sleep(0)
+            assert not [one for one in gc.get_objects() if isinstance(one, module._Gathering)]
+        finally:
+            gc.enable()

@@ -42,28 +42,29 @@ async def ask(folder: Path, scripts: list[Any], body: dict[str, Any], path: str 
 
 async def test_both_versions_read_question_and_answer_as_a_prompt(tmp_path: Path) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "which?"}], "temperature": 1, "stream": True,
-            "mm_processor_kwargs": {"max_pixels": 5}}  # fmt: skip
-    found, asked = await ask(tmp_path, [[TOKENS], [PROBABLE], [TOKENS], [LESS]], body)
+            "mm_processor_kwargs": {"max_pixels": 5}, "tools": [{"type": "function"}]}  # fmt: skip
+    found, asked = await ask(tmp_path, [[TOKENS], [TOKENS], [PROBABLE], [LESS]], body)
     assert found == Score(by_primary=-1.0, by_shadow=-3.0)
     assert asked[0] == {"model": "m:v1@1", "prompt": "a circle", "add_special_tokens": False}
-    assert asked[1] == {
-        "model": "m:v1@1", "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0,
+    assert asked[2] == {
+        "model": "m:v1@1", "tools": [{"type": "function"}], "tool_choice": "none", "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0,
         "mm_processor_kwargs": {"max_pixels": 5}, "add_generation_prompt": False, "continue_final_message": True,
         "messages": [{"role": "user", "content": "which?"}, {"role": "assistant", "content": "a circle"}],
     }  # fmt: skip
+    assert [one["model"] for one in asked] == ["m:v1@1", "m:v2@2"] * 2
     assert asked[3]["model"] == "m:v2@2"
     assert asked[3]["messages"][0] == {"role": "system", "content": "Look."}, "its own version's system prompt"
 
 
 async def test_a_completion_is_scored_behind_its_prompt(tmp_path: Path) -> None:
-    scripts = [[TOKENS], [told(None, {7: -1.0}, {8: -1.0}, in_choice=True)]] * 2
+    scripts = [[TOKENS], [TOKENS], *([[told(None, {7: -1.0}, {8: -1.0}, in_choice=True)]] * 2)]
     found, asked = await ask(tmp_path, scripts, {"prompt": "It is "}, COMPLETIONS)
     assert found == Score(-1.0, -1.0)
-    assert asked[1]["prompt"] == "It is a circle"
+    assert asked[2]["prompt"] == "It is a circle"
 
 
 async def test_a_first_token_that_grew_together_with_the_prompt_counts(tmp_path: Path) -> None:
-    found, _ = await ask(tmp_path, [[TOKENS], [told({9: -1.0}, {8: -3.0})], [TOKENS], [PROBABLE]], {"messages": []})
+    found, _ = await ask(tmp_path, [[TOKENS], [TOKENS], [told({9: -1.0}, {8: -3.0})], [PROBABLE]], {"messages": []})
     assert found == Score(-2.0, -1.0)
 
 
@@ -73,13 +74,15 @@ async def test_a_first_token_that_grew_together_with_the_prompt_counts(tmp_path:
         [[answer(b"{}", status="404 Not Found")]],
         [[answer(b"[]")]],
         [[answer(b'{"tokens": []}')]],
-        [[TOKENS], [answer(b"{}", status="400 Bad Request")]],
-        [[TOKENS], [answer(b'{"choices": []}')]],
-        [[TOKENS], [answer(b"5")]],
-        [[TOKENS], [told({7: -1.0})]],
-        [[TOKENS], [told({7: -1.0}, {5: -1.0})]],
-        [[TOKENS], [told(None, {7: -1.0}, None)]],
-        [[TOKENS], [PROBABLE], [answer(b"{}", status="500 Oops")]],
+        [[TOKENS], [answer(b'{"tokens": [7, 9]}')]],
+        [[TOKENS], [answer(b"{}", status="500 Oops")]],
+        [[TOKENS], [TOKENS], [answer(b"{}", status="400 Bad Request")]],
+        [[TOKENS], [TOKENS], [answer(b'{"choices": []}')]],
+        [[TOKENS], [TOKENS], [answer(b"5")]],
+        [[TOKENS], [TOKENS], [told({7: -1.0})]],
+        [[TOKENS], [TOKENS], [told({7: -1.0}, {5: -1.0})]],
+        [[TOKENS], [TOKENS], [told(None, {7: -1.0}, None)]],
+        [[TOKENS], [TOKENS], [PROBABLE], [answer(b"{}", status="500 Oops")]],
     ],
 )
 async def test_an_engine_that_does_not_say_scores_nothing(tmp_path: Path, scripts: list[Any]) -> None:
@@ -88,11 +91,18 @@ async def test_an_engine_that_does_not_say_scores_nothing(tmp_path: Path, script
 
 @pytest.mark.parametrize(
     ("path", "body"),
-    [(CHAT, {"messages": 5}), (CHAT, {}), (COMPLETIONS, {"prompt": [1]}), ("/v1/responses", {"input": "x"})],
+    [
+        (CHAT, {"messages": 5}),
+        (CHAT, {}),
+        (COMPLETIONS, {"prompt": [1]}),
+        ("/v1/responses", {"input": "x"}),
+        (COMPLETIONS, {"prompt": "x", "echo": True}),
+        (CHAT, {"messages": [], "continue_final_message": True}),
+    ],
 )
 async def test_an_answer_that_is_no_part_of_a_prompt_is_not_scored(tmp_path: Path, path: str, body: Any) -> None:
     found, asked = await ask(tmp_path, [[TOKENS]], body, path)
-    assert (found, len(asked)) == (None, 1)
+    assert (found, asked) == (None, [])
 
 
 async def test_tokens_are_the_engines_own(tmp_path: Path) -> None:

@@ -1,5 +1,4 @@
 import asyncio
-import gc
 import json
 import time
 from collections.abc import AsyncIterator
@@ -11,6 +10,7 @@ import pytest
 
 from gateway.errors import BadRequest, NoReplica
 from gateway.fleet.replica import Replica
+from gateway.proxy import copies
 from gateway.proxy import shadow as module
 from gateway.proxy.body import parse_fields
 from gateway.proxy.call import Call, Client, RequestHead
@@ -76,6 +76,7 @@ class Bench:
         async with asyncio.timeout(5):
             while sum(self.counts.copies.values()) < copies or self.running:
                 await asyncio.sleep(0.001)
+        self.shadows._tell()
         return [copied for one in self.told for copied in one.copies]
 
     @property
@@ -108,7 +109,8 @@ async def test_a_copy_is_sent_once_the_client_has_its_answer_and_compared(tmp_pa
         assert [sent(engine, number)["prompt"] for number in (1, 2)] == ["a square", "a circle"]
         assert (copied.request_id, copied.primary, copied.shadow, copied.stage, copied.unit, copied.texts) == (
             "id1", "v1", "v2", 5, 7, None)  # fmt: skip
-        assert copied.values["agreement"] == 0.5
+        assert copied.values["agreement"] == 2 / 8, "a s, a c"
+        assert copied.values["first_difference"] == 1
         assert (copied.values["primary/tokens_out"], copied.values["shadow/tokens_out"]) == (2, 4)
         assert copied.values["primary/total_s"] == pytest.approx(0.9, abs=0.1), "from when the engine was asked"
         assert "primary/ttft_s" not in copied.values
@@ -147,15 +149,15 @@ async def test_texts_are_kept_only_if_that_was_asked_for(tmp_path: Path, monkeyp
 
 async def test_both_versions_score_both_answers_if_that_was_asked_for(tmp_path: Path) -> None:
     scores = [
-        [TOKENS, answer(json.dumps({"prompt_logprobs": [{"1": {"logprob": one}}, {"2": {"logprob": one}}]}).encode())]
+        [answer(json.dumps({"prompt_logprobs": [{"1": {"logprob": one}}, {"2": {"logprob": one}}]}).encode())]
         for one in (-0.5, -2.5, -3.0, -1.0)
     ]
-    scripts = [[ANSWER], *([step] for pair in scores for step in pair)]
+    scripts = [[ANSWER], [TOKENS], [TOKENS], *scores[:2], [TOKENS], [TOKENS], *scores[2:]]
     async with bench(tmp_path, scripts, shadow=Shadow("v2", 100, cross_score=True)) as (made, engine):
         made.answer(body=BODY | {"temperature": 1})
         [copied] = await made.settle()
         assert (copied.values["gap_of_primary"], copied.values["gap_of_shadow"]) == (2.0, 2.0)
-        assert [sent(engine, number)["model"] for number in range(1, 9)] == ["m:v1", "m:v1", "m:v2", "m:v2"] * 2
+        assert [sent(engine, number)["model"] for number in range(1, 9)] == ["m:v1", "m:v2"] * 4
 
 
 @pytest.mark.parametrize(
@@ -253,7 +255,7 @@ async def test_copies_are_dropped_first(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 async def test_copies_take_so_much_memory_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(copies, "_MOST_BYTES", 1000)
     async with bench(tmp_path, [[ANSWER]]) as (made, _):
         large = BODY | {"extra": "x" * 600}
         one, two = RecordingClient(), RecordingClient()
@@ -261,16 +263,101 @@ async def test_copies_take_so_much_memory_at_most(tmp_path: Path, monkeypatch: p
         assert watched is not one
         assert made.watch(made.call(large), two) is two
         del watched  # its client has hung up
-        gc.collect()
         assert made.watch(made.call(large), two) is not two
 
 
 async def test_an_answer_that_is_too_long_is_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_ANSWER_BYTES", 50)
+    monkeypatch.setattr(copies, "_MOST_ANSWER_BYTES", 50)
     async with bench(tmp_path, [[ANSWER]]) as (made, engine):
         made.answer("x" * 100)
         await asyncio.sleep(0.02)
-        assert engine.requests == []
+        assert (engine.requests, made.outcomes) == ([], {"dropped": 1})
+
+
+async def test_answers_that_grow_take_no_more_memory_than_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copies, "_MOST_BYTES", 1000)
+    async with bench(tmp_path, [[ANSWER]]) as (made, engine):
+        call = made.call(BODY | {"stream": True})
+        client = RecordingClient()
+        watched = made.watch(call, client)
+        watched.begin(200, b"")
+        for _ in range(5):
+            watched.write(b"x" * 400)
+        assert (made.outcomes, made.shadows._room.taken_bytes) == ({"dropped": 1}, 0)
+        watched.end(b"y")
+        assert client.body == b"x" * 2000 + b"y"
+        await asyncio.sleep(0.02)
+        assert (engine.requests, made.outcomes) == ([], {"dropped": 1})
+
+
+async def test_one_that_was_switched_off_gets_nothing_more(tmp_path: Path) -> None:
+    async with bench(tmp_path, [[ANSWER]]) as (made, engine):
+        made.answer()
+        ended = ModelRoute("m", made.model.versions, made.model.split, shadow=None)
+        made.board.publish(Routes({"m": ended}))
+        assert (await made.settle(), made.outcomes, engine.requests) == ([], {"dropped": 1}, [])
+
+
+async def test_texts_are_not_kept_once_that_was_switched_off(tmp_path: Path) -> None:
+    async with bench(tmp_path, [[0.05, ANSWER]], shadow=Shadow("v2", 100, keep_texts=True)) as (made, engine):
+        made.answer(body=BODY | {"temperature": 1})
+        async with asyncio.timeout(5):
+            while not engine.requests:
+                await asyncio.sleep(0.001)
+        changed = ModelRoute("m", made.model.versions, made.model.split, shadow=Shadow("v2", 100))
+        made.board.publish(Routes({"m": changed}))
+        [copied] = await made.settle()
+        assert copied.texts is None
+
+
+async def test_a_score_counts_as_a_request_of_the_engine_that_gives_it(tmp_path: Path) -> None:
+    here, there = tmp_path / "a", tmp_path / "b"
+    here.mkdir()
+    there.mkdir()
+    slow = [[0.02, TOKENS]] * 9
+    async with engine_and_client(there, slow) as (_, _, other):  # noqa: SIM117 - the second needs no more indent
+        async with bench(here, [[ANSWER], *slow], shadow=Shadow("v2", 100, concurrency=1, cross_score=True)) as (
+            made, _):  # fmt: skip
+            replica = Replica("v1-0", "m", "v1", other, "m:v1")
+            versions = {**made.model.versions, "v1": VersionRoute("v1", (replica,))}
+            made.model = ModelRoute("m", versions, made.model.split, shadow=made.model.shadow)
+            made.board.publish(Routes({"m": made.model}))
+            made.answer(body=BODY | {"temperature": 1})
+            seen = set()
+            async with asyncio.timeout(5):
+                while not made.counts.copies:
+                    seen.add(made.running.get(other, 0))
+                    await asyncio.sleep(0.001)
+            assert (seen, made.running) == ({0, 1}, {})
+
+
+async def test_a_stream_without_its_end_has_failed(tmp_path: Path) -> None:
+    for events in ([b"data: {}\n\n"], [b'data: {"error": {}}\n\n', b"data: [DONE]\n\n"]):
+        async with bench(tmp_path, [chunked(events)]) as (made, _):
+            made.answer()
+            [copied] = await made.settle()
+            assert (copied.values["shadow/failed"], made.outcomes) == (1, {"failed": 1})
+
+
+async def test_what_was_compared_is_told_in_one_go(tmp_path: Path) -> None:
+    async with bench(tmp_path, [[ANSWER]]) as (made, _):
+        for _ in range(5):
+            made.answer(body=BODY | {"temperature": 1})
+        assert len(await made.settle(5)) == 5
+        assert len(made.told) == 1
+
+
+async def test_a_defect_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(module, "compare", fail)
+    async with bench(tmp_path, [[ANSWER]]) as (made, _):
+        made.answer()
+        await made.settle()
+        assert made.outcomes == {"dropped": 1}
 
 
 @pytest.mark.parametrize(("can_wake", "demanded"), [(True, [("m", "v2")]), (False, [])])

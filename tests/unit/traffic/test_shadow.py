@@ -28,8 +28,10 @@ def test_numbers_of_both_and_the_change_are_told() -> None:
 
 def test_an_answer_that_failed_is_compared_by_that_alone() -> None:
     fine, broken = Reply(False, "a", 10, 0.1, 2.0), Reply(True)
-    assert dict(compare(fine, broken, ([1], [2]))) == {"primary/failed": 0, "shadow/failed": 1, "change/failed": 1}
-    assert dict(compare(broken, fine, ([1], [2])))["change/failed"] == -1
+    assert dict(compare(fine, broken, is_greedy=True)) == {
+        "primary/failed": 0, "shadow/failed": 1, "change/failed": 1,
+    }  # fmt: skip
+    assert dict(compare(broken, fine, is_greedy=True))["change/failed"] == -1
 
 
 def test_what_one_side_does_not_say_is_left_out() -> None:
@@ -40,21 +42,24 @@ def test_what_one_side_does_not_say_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "expected"),
+    ("ours", "theirs", "tokens", "expected"),
     [
-        ([1, 2, 3], [1, 2, 3], {"same_answer": 1, "agreement": 1}),
-        ([1, 2, 3, 4], [1, 2, 5], {"same_answer": 0, "agreement": 0.5, "first_difference": 2}),
-        ([1, 2], [1, 2, 3, 4], {"same_answer": 0, "agreement": 0.5, "first_difference": 2}),
-        ([7], [8], {"same_answer": 0, "agreement": 0, "first_difference": 0}),
-        ([], [], {"same_answer": 1, "agreement": 1}),
-        ([], [1], {"same_answer": 0, "agreement": 0, "first_difference": 0}),
+        ("abc", "abc", None, {"same_answer": 1, "agreement": 1}),
+        ("abcd", "abx", ([1, 2], [1, 3]), {"same_answer": 0, "agreement": 0.5, "first_difference": 1}),
+        ("ab", "abcd", ([1], [1, 2]), {"same_answer": 0, "agreement": 0.5, "first_difference": 1}),
+        ("a", "b", None, {"same_answer": 0, "agreement": 0}),
+        ("", "", None, {"same_answer": 1, "agreement": 1}),
+        ("", "a", None, {"same_answer": 0, "agreement": 0}),
+        (None, "a", None, {}),
+        ("a", None, None, {}),
     ],
 )
-def test_greedy_answers_are_the_same_up_to_the_first_token_that_differs(
-    ours: list[int], theirs: list[int], expected: dict[str, float]
+def test_greedy_answers_are_the_same_up_to_where_they_differ(
+    ours: str | None, theirs: str | None, tokens: tuple[list[int], list[int]] | None, expected: dict[str, float]
 ) -> None:
-    found = dict(compare(Reply(False), Reply(False), (ours, theirs)))
+    found = dict(compare(Reply(False, ours), Reply(False, theirs), is_greedy=True, tokens=tokens))
     assert {name: value for name, value in found.items() if "/" not in name} == expected
+    assert not [name for name in dict(compare(Reply(False, ours), Reply(False, theirs))) if "/" not in name]
 
 
 def test_scores_tell_how_much_likelier_a_version_finds_its_own_answer() -> None:
