@@ -287,12 +287,13 @@ def _read_primary(copy: Copy) -> Reply:
     if record.outcome != "done":
         return Reply(is_failed=True)
     document = b"".join(copy.pieces)
+    is_timed = not record.is_held_up  # else the time would be the client's
     return Reply(
         is_failed=False,
         text=read_text(document, is_stream=record.is_stream),
         tokens_out=None if record.is_estimated else record.tokens_out,
-        ttft_s=_since(record, record.first_byte_s) if record.is_stream else None,
-        total_s=copy.ended_s - record.sent_s,
+        ttft_s=_since(record, record.first_byte_s) if record.is_stream and is_timed else None,
+        total_s=copy.ended_s - record.sent_s if is_timed else None,
     )
 
 
