@@ -7,11 +7,12 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
 from gateway.control.control import Control
+from gateway.errors import BadRequest
 from gateway.proxy.body import parse_fields
 from gateway.proxy.call import RequestHead
 from gateway.proxy.endpoints import ENDPOINTS
 from gateway.proxy.placing import Placing, place
-from gateway.traffic.routes import Caller, How, ModelRoute
+from gateway.traffic.routes import Caller, How, ModelRoute, Routes
 
 _POLICIES = {
     "least_loaded": "the less busy of two drawn by lot",
@@ -39,14 +40,20 @@ def build_router(control: Control) -> APIRouter:
     @router.post("/explain")
     async def explain(asked: ExplainRequest) -> dict[str, Any]:
         """Which version and replica would this request get, and why?"""
-        routes = control.routes
-        known = next((one for one in routes.callers.values() if one.name == asked.caller), Caller(asked.caller or ""))
-        by_name = {name.lower().encode(): value.encode() for name, value in asked.headers.items()}
-        head = RequestHead(ENDPOINTS["/v1/chat/completions"], by_name, b"", caller=asked.caller, may_pin=known.may_pin)
-        fields = parse_fields(msgspec.json.encode(asked.body))
-        return tell(place(head, fields, routes, asked.client_ip, by_name.get(b"x-request-id", b"").decode()))
+        try:
+            return tell(_place(asked, control.routes))
+        except UnicodeEncodeError as error:
+            raise BadRequest("The request has half a surrogate pair in it, which is no character.") from error
 
     return router
+
+
+def _place(asked: ExplainRequest, routes: Routes) -> Placing:
+    known = next((one for one in routes.callers.values() if one.name == asked.caller), Caller(asked.caller or ""))
+    by_name = {name.lower().encode(): value.encode() for name, value in asked.headers.items()}
+    head = RequestHead(ENDPOINTS["/v1/chat/completions"], by_name, b"", caller=asked.caller, may_pin=known.may_pin)
+    fields = parse_fields(msgspec.json.encode(asked.body))
+    return place(head, fields, routes, asked.client_ip, by_name.get(b"x-request-id", b"").decode())
 
 
 def tell(placing: Placing) -> dict[str, Any]:

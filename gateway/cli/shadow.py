@@ -96,9 +96,18 @@ def _list_answers(answers: dict[str, dict[str, Any]]) -> Table:
 
 def _tell(texts: list[dict[str, Any]]) -> Iterator[str]:
     for one in texts:
-        said = one["texts"]
+        said = {name: _make_printable(text) for name, text in one["texts"].items()}
         yield f"{one['request_id']}\n  asked: {said['question']}"
         yield f"  {one['primary']}: {said['primary']}\n  {one['shadow']}: {said['shadow']}"
+
+
+def _make_printable(text: str) -> str:
+    """What clients and engines wrote, with nothing in it that a terminal would obey."""
+    return "".join(char if char.isprintable() or char == "\n" else _escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape").decode()
 
 
 def _write_bounds(found: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import uuid
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ class FeedbackDesk:
         self._find_model = find_model
         self._finding = Gathering[str, Entry | None](self._find_all)
         self._giving = Gathering[Feedback, bool](store.give)
-        self._metrics: dict[str, set[str]] = {}
+        self._names: defaultdict[str, Counter[str]] = defaultdict(Counter)  # of metrics, written or being written
 
     async def give(self, request_id: str, metric: str, value: float, caller: str) -> dict[str, Any]:
         """Keep one judgement; returns what it was of, once the store has it.
@@ -46,7 +47,7 @@ class FeedbackDesk:
             raise BadRequest(f"The gateway measures {metric} itself: call the feedback something else.", param="metric")
         name, entry = await self._find(request_id, caller)
         self._check(entry, metric, value)
-        if not await self._giving.ask(_count(name, entry, metric, value)):
+        if not await self._give(name, entry, metric, value):
             raise Conflict(f"The request {request_id} has been judged by {metric} already.", param="request_id")
         return {
             "request_id": request_id,
@@ -55,6 +56,19 @@ class FeedbackDesk:
             "metric": metric,
             "counted": entry.is_own,
         }
+
+    async def _give(self, name: str, entry: Entry, metric: str, value: float) -> bool:
+        """Whether it was written: only then does its name stay one of the model's metrics."""
+        names = self._names[entry.model]
+        names[metric] += 1  # before it is written, or many at once would all find room
+        is_written = False
+        try:
+            is_written = await self._giving.ask(_count(name, entry, metric, value))
+        finally:
+            if not is_written:
+                names[metric] -= 1
+                names += Counter()  # drops what has come to nothing
+        return is_written
 
     async def _find(self, request_id: str, caller: str) -> tuple[str, Entry]:
         """What is remembered of a request, and its id. One that has just ended may not have been told of yet."""
@@ -93,10 +107,9 @@ class FeedbackDesk:
                 f"other scales are set by `metrics` of the model.",
                 param="value",
             )
-        known = self._metrics.setdefault(entry.model, set(model.metrics))
+        known = model.metrics.keys() | self._names[entry.model].keys()
         if metric not in known and len(known) >= _MOST_METRICS:
             raise BadRequest(f"{entry.model} has {len(known)} metrics already: use one of them.", param="metric")
-        known.add(metric)
 
 
 def _count(name: str, entry: Entry, metric: str, value: float) -> Feedback:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.proxy.body import Fields
+from gateway.proxy.body import Fields, refuse_depth
 
 _SAMPLE_BYTES = 16 * 1024
 _TEXT = ("text", "input_text", "output_text")
@@ -31,7 +31,10 @@ _part_decoder = msgspec.json.Decoder(_Part)
 
 
 def read_beginning(fields: Fields) -> bytes:
-    """The key, 16 bytes; b"" where the request has neither messages nor input nor prompt."""
+    """The key, 16 bytes; b"" where the request has neither messages nor input nor prompt.
+
+    Raises BadRequest for what is nested too deeply.
+    """
     raw = fields.get("messages") or fields.get("input") or fields.get("prompt")
     if raw is None:
         return b""
@@ -66,3 +69,5 @@ def _decode(decoder: "msgspec.json.Decoder[Any]", raw: msgspec.Raw) -> Any:
         return decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    except RecursionError as error:
+        raise refuse_depth() from error

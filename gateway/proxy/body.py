@@ -43,7 +43,12 @@ def parse_fields(data: bytes | bytearray) -> Fields:
     except msgspec.DecodeError as error:
         raise BadRequest(f"The request body is not valid JSON: {error}.") from error
     except RecursionError as error:
-        raise BadRequest("The request body is nested too deeply.") from error
+        raise refuse_depth() from error
+
+
+def refuse_depth() -> BadRequest:
+    """For what some reader finds too deep, even if another with more room on the stack has just read it."""
+    return BadRequest("The request body is nested too deeply.")
 
 
 def read_text(fields: Fields, name: str) -> str | None:
@@ -146,6 +151,8 @@ def _apply_system_prompt(fields: Fields, field: str, prompt: str) -> None:
         turns = _turns_decoder.decode(raw)
     except msgspec.DecodeError:
         return  # not a list of messages: the engine says what is wrong with it
+    except RecursionError as error:
+        raise refuse_depth() from error
     if turns and not any(turn.role in ("system", "developer") for turn in turns):
         rest = bytes(raw).lstrip()[1:]
         fields["messages"] = msgspec.Raw(b'[{"role":"system","content":' + bytes(_encode(prompt)) + b"}," + rest)
@@ -167,6 +174,8 @@ def _read_object(raw: msgspec.Raw) -> Fields | None:
         return _decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    except RecursionError as error:
+        raise refuse_depth() from error
 
 
 @lru_cache  # the same few names and prompts with each request

@@ -148,11 +148,12 @@ def _read_primary(copy: Copy) -> Reply:
     record = copy.record
     if record.outcome != "done":
         return Reply(is_failed=True)
+    is_timed = not record.is_held_up  # else the time would be the client's
     return Reply(
         is_failed=False,
         tokens_out=None if record.is_estimated else record.tokens_out,
-        ttft_s=_since(record, record.first_byte_s) if record.is_stream else None,
-        total_s=copy.ended_s - record.sent_s,
+        ttft_s=_since(record, record.first_byte_s) if record.is_stream and is_timed else None,
+        total_s=copy.ended_s - record.sent_s if is_timed else None,
     )
 
 

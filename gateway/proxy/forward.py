@@ -172,6 +172,7 @@ class Passage:
     def pause(self) -> None:
         """The client does not keep up: hold the engine back."""
         if self._exchange is not None:
+            self._call.record.is_held_up = True
             self._exchange.pause()
 
     def resume(self) -> None:

@@ -1,7 +1,8 @@
 """Which headers cross the gateway, and the ones it adds. Everything not listed stays where it is."""
 
-import random
+import os
 import re
+from collections.abc import Iterator
 
 from gateway.errors import Headers
 
@@ -24,7 +25,8 @@ _NOT_TO_CLIENT = frozenset(
 )  # fmt: skip
 TRACE_HEADERS = (b"traceparent", b"tracestate")
 """They cross too, but differ with each request of a client that traces."""
-_ids = random.Random()  # noqa: S311 - to tell requests apart, no secret; seeded by the system
+_ID_BYTES = 16
+_BLOCK_BYTES = 256 * _ID_BYTES
 _SANE_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
@@ -32,7 +34,18 @@ def request_id(offered: bytes | None) -> str:
     """The client's own request id if it is sane, else a new one."""
     if offered is not None and _SANE_ID.fullmatch(offered):
         return offered.decode()
-    return f"{_ids.getrandbits(128):032x}"
+    return next(_ids)
+
+
+def _make_ids() -> Iterator[str]:
+    """Ids that nobody can guess: the system is asked for many at once, since each time costs more than an id."""
+    while True:
+        block = os.urandom(_BLOCK_BYTES).hex()
+        for start in range(0, len(block), 2 * _ID_BYTES):
+            yield block[start : start + 2 * _ID_BYTES]
+
+
+_ids = _make_ids()
 
 
 def lines_for_engine(client: Headers) -> bytes:

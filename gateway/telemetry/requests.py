@@ -12,7 +12,8 @@ class RequestRecord:
     came. `body_bytes` is the length of what the client sent, `sent_s` when it was sent to an engine, by the clock of
     `started_s`. `stage` is the model's when it was placed, see `ModelRoute`; `unit` stands for its user, who is one of
     the version's if it `is_own`. `caller` is the name of the key that was shown. `finish` is why the answer ended,
-    in the words of OpenAI's API, where that was looked at.
+    in the words of OpenAI's API, where that was looked at. `is_held_up` says that its client did not keep up, for which
+    the engine had to wait.
     """
 
     request_id: str
@@ -35,6 +36,7 @@ class RequestRecord:
     caller: str = ""
     is_stream: bool = False
     finish: str = ""
+    is_held_up: bool = False
 
 
 Settled = tuple[RequestRecord, float]

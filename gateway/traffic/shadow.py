@@ -3,12 +3,15 @@
 Nobody judges the answers: they are compared with each other, by words and by numbers. Pure.
 """
 
-import zlib
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
 _POINTS = 2**32
+_POINT_BYTES = 4  # of _POINTS
+_USE = b"shadow"
+"""Says what the hash is for: who is copied has nothing to do with anything else that is made of a request's id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +29,9 @@ class Shadow:
     keep_texts: bool = False
 
     def takes(self, request_id: str) -> bool:
-        """True if this request is to be copied: every one as likely as any other."""
-        return zlib.crc32(request_id.encode()) < self.percent / 100 * _POINTS
+        """True if this request is to be copied: every one as likely as any other, however clients number theirs."""
+        digest = hashlib.blake2b(request_id.encode(), digest_size=_POINT_BYTES, person=_USE).digest()
+        return int.from_bytes(digest, "big") < self.percent / 100 * _POINTS
 
 
 @dataclass(frozen=True, slots=True)

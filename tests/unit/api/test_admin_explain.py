@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import httpx
@@ -26,7 +27,7 @@ async def explain(known: Routes, **asked: Any) -> httpx.Response:
     control: Any = type("FakeControl", (), {"routes": known})
     app.include_router(build_router(control))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
-        return await client.post("/explain", json=asked)
+        return await client.post("/explain", content=json.dumps(asked), headers={"content-type": "application/json"})
 
 
 def find_user(version: str) -> str:
@@ -78,6 +79,9 @@ async def test_a_key_that_may_not_pin_is_told_so() -> None:
         ({"body": []}, 400),
         ({}, 400),
         ({"body": {}, "user": "anna"}, 400),
+        ({"body": {"model": "m\ud800"}}, 400),
+        ({"body": {"model": "m"}, "headers": {"x": "\udfff"}}, 400),
+        ({"body": {"model": "m"}, "headers": {"\udfff": "x"}}, 400),
     ],
 )
 async def test_a_request_that_means_nothing_is_refused(asked: dict[str, Any], status: int) -> None:

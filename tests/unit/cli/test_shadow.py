@@ -58,6 +58,19 @@ def test_texts_are_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     assert capsys.readouterr().out == "r1\n  asked: which?\n  v1: a\n  v2: b\n"
 
 
+def test_texts_cannot_speak_to_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = {"question": "é 你\n\x1b[2Jx", "primary": "a\rb\x9b\x07", "shadow": "\u202eb\ud800\\t"}
+    kept = {"request_id": "r1", "primary": "v1", "shadow": "v2", "texts": texts}
+    admin = FakeAdmin(monkeypatch, *[httpx.Response(200, text=json.dumps({"texts": [kept]}))] * 2)
+    assert admin.run(shadow, "m", "--texts") == 0
+    said = capsys.readouterr().out
+    assert said == "r1\n  asked: é 你\n\\x1b[2Jx\n  v1: a\\rb\\x9b\\x07\n  v2: \\u202eb\\ud800\\t\n"
+    assert admin.run(shadow, "m", "--texts", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"texts": [kept]}
+
+
 @pytest.mark.parametrize("words", [("v2",), ("v2", "much"), ("v2", "101"), ("v2", "-1")])
 def test_a_percent_must_be_said(monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]) -> None:
     try:

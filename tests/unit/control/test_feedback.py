@@ -153,6 +153,49 @@ async def test_metrics_do_not_grow_without_bound(monkeypatch: pytest.MonkeyPatch
     await bench.store.close()
 
 
+async def test_metrics_of_the_settings_find_room_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_METRICS", 3)
+    bench = Bench()
+    bench.end("r1")
+    await bench.give("r1", "a")
+    await bench.give("r1", "b")
+    later = {
+        "name": "m",
+        "versions": [{"name": "v1", "engine": "simulated"}],
+        "metrics": {"c": {}, "stars": {"high": 5}},
+    }
+    bench.desk._find_model = lambda name: ModelSettings.model_validate(later)
+    await bench.give("r1", "c")
+    await bench.give("r1", "stars", 5)
+    await bench.refusal(BadRequest, "r1", "d")
+    await bench.store.close()
+
+
+async def test_only_metrics_that_were_written_take_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_METRICS", 3)
+    bench = Bench()
+    bench.end("r1")
+    await bench.evidence.write()
+    give = bench.store.give
+
+    async def fail(*args: object) -> list[bool]:
+        raise StateUnavailable("away")
+
+    async def decline(feedback: Any) -> list[bool]:
+        return [False] * len(feedback)
+
+    bench.desk._giving._ask_all = fail
+    for number in range(5):
+        await bench.refusal(StateUnavailable, "r1", f"lost{number}")
+    bench.desk._giving._ask_all = decline
+    for number in range(5):
+        await bench.refusal(Conflict, "r1", f"known{number}")
+    bench.desk._giving._ask_all = give
+    asked = await asyncio.gather(*(bench.give("r1", f"n{number}") for number in range(5)), return_exceptions=True)
+    assert [type(one) for one in asked] == [dict, dict, BadRequest, BadRequest, BadRequest], "two beside stars"
+    await bench.store.close()
+
+
 async def test_of_a_model_that_has_gone_nothing_is_counted() -> None:
     bench = Bench()
     bench.end("r1", model="gone")

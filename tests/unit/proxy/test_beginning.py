@@ -3,8 +3,11 @@ from typing import Any
 
 import pytest
 
+from gateway.errors import BadRequest
+from gateway.proxy import beginning as module
 from gateway.proxy.beginning import read_beginning
 from gateway.proxy.body import parse_fields
+from tests.support.too_deep import TooDeep
 
 SYSTEM = {"role": "system", "content": "You look at shapes."}
 
@@ -55,3 +58,10 @@ def test_other_routes_have_one_too(fields: dict[str, Any]) -> None:
 def test_nonsense_is_left_to_the_engine(messages: Any) -> None:
     assert len(beginning(messages=messages)) == 16
     assert beginning(model="shapes") == b""
+
+
+@pytest.mark.parametrize("decoder", ["_turns_decoder", "_parts_decoder", "_part_decoder"])
+def test_what_is_nested_too_deeply_is_refused(monkeypatch: pytest.MonkeyPatch, decoder: str) -> None:
+    monkeypatch.setattr(module, decoder, TooDeep())
+    with pytest.raises(BadRequest, match="nested too deeply"):
+        beginning(messages=[user("?", "data:a")])

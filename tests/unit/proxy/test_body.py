@@ -12,6 +12,7 @@ from gateway.proxy.body import is_greedy, is_streaming, parse_fields, read_text,
 from gateway.proxy.endpoints import ENDPOINTS
 from gateway.proxy.pieces import Piece
 from gateway.traffic.routes import PixelBounds, VersionRoute
+from tests.support.too_deep import TooDeep
 
 CHAT = ENDPOINTS["/v1/chat/completions"]
 LARGE = module.LARGE_BYTES
@@ -53,6 +54,22 @@ def test_a_body_that_is_no_object_is_refused_with_the_reason(body: bytes, senten
     with pytest.raises(BadRequest) as caught:
         parse_fields(body)
     assert sentence in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("decoder", "body"),
+    [
+        ("_decoder", {"stream": True, "stream_options": {"include_usage": False}}),  # else its tokens would be a guess
+        ("_turns_decoder", {"messages": [{"role": "user", "content": "?"}]}),  # else no system prompt
+    ],
+)
+def test_what_a_later_reader_finds_too_deep_is_refused_too(
+    monkeypatch: pytest.MonkeyPatch, decoder: str, body: dict[str, object]
+) -> None:
+    fields = parse_fields(json.dumps(body).encode())
+    monkeypatch.setattr(module, decoder, TooDeep())
+    with pytest.raises(BadRequest, match="nested too deeply"):
+        rewrite(fields, version(system_prompt="Be short."), CHAT, "engine/shapes", 100)
 
 
 def test_values_are_not_parsed() -> None:

@@ -534,6 +534,20 @@ async def test_pause_and_resume_reach_the_engine() -> None:
     assert told.upstream.exchange.told == ["pause", "resume"]
 
 
+async def test_a_client_that_holds_its_answer_up_is_noted() -> None:
+    told = Told().begun(WORDS[0])
+    assert not told.record.is_held_up
+    told.passage.pause()
+    told.passage.resume()
+    assert told.record.is_held_up
+    over = Told({"model": "shapes"})
+    over.passage.on_head(PLAIN_HEAD)
+    over.passage.on_data(ANSWER)
+    over.passage.on_end()
+    over.passage.pause()
+    assert not over.record.is_held_up, "the engine was not kept waiting"
+
+
 async def test_requests_at_the_same_time_are_counted_one_by_one() -> None:
     upstream = FakeUpstream()
     relay = Forwarder(RouteBoard(routes("unix:///e")), upstream, nobody_waits())  # type: ignore[arg-type]

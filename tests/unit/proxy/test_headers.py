@@ -1,3 +1,5 @@
+from os import urandom
+
 import pytest
 
 from gateway.proxy.headers import lines_for_client, lines_for_engine, request_id, trace_lines, write_lines
@@ -13,6 +15,20 @@ def test_any_other_is_replaced_by_a_new_one(offered: bytes | None) -> None:
     made = request_id(offered)
     assert len(made) == 32
     assert made != request_id(offered)
+
+
+def test_ids_are_the_systems_random_bytes_fetched_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[bytes] = []
+
+    def fetch(size: int) -> bytes:
+        fetched.append(urandom(size))
+        return fetched[-1]
+
+    monkeypatch.setattr("os.urandom", fetch)
+    made = [request_id(None) for _ in range(1024)]
+    assert len(set(made)) == len(made)
+    assert len(fetched) == 4
+    assert made[-1] in fetched[-1].hex()
 
 
 def test_secrets_and_framing_stay_out_of_the_engine() -> None:

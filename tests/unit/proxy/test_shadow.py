@@ -138,6 +138,19 @@ async def test_streams_are_copied_as_streams(tmp_path: Path) -> None:
         assert "agreement" not in copied.values, "sampled answers differ anyway"
 
 
+async def test_times_of_an_answer_that_its_client_held_up_are_left_out(tmp_path: Path) -> None:
+    usage = b'data: {"choices":[],"usage":{"completion_tokens":9}}\n\n'
+    async with bench(tmp_path, [chunked([usage, b"data: [DONE]\n\n"])]) as (made, _):
+        call = made.call(BODY | {"stream": True, "temperature": 1})
+        call.record.is_stream = True
+        watched = made.watch(call, RecordingClient())
+        watched.begin(200, b"")
+        call.record.is_held_up = True
+        watched.end(b"data: [DONE]\n\n")
+        [copied] = await made.settle()
+        assert {name for name in copied.values if name.startswith("change/")} == {"change/failed", "change/tokens_out"}
+
+
 async def test_texts_are_kept_only_if_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LONGEST_TEXT", 6)
     async with bench(tmp_path, [[ANSWER]], shadow=Shadow("v2", 100, keep_texts=True)) as (made, _):

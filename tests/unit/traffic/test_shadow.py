@@ -13,6 +13,11 @@ def test_every_request_is_as_likely_to_be_copied_as_any_other(percent: float) ->
     assert shadow.takes("x") == shadow.takes("x")
 
 
+@pytest.mark.parametrize("form", ["req-{:04}", "user{:06}", "{}"])
+def test_ids_that_clients_have_numbered_are_spread_as_well(form: str) -> None:
+    assert sum(Shadow("v2", 10).takes(form.format(number)) for number in range(1000)) == pytest.approx(100, abs=19)
+
+
 def test_numbers_of_both_and_the_change_are_told() -> None:
     primary = Reply(False, "a", tokens_out=10, ttft_s=0.1, total_s=2.0)
     shadow = Reply(False, "b", tokens_out=4, ttft_s=0.3, total_s=1.0)
