@@ -156,10 +156,11 @@ async def test_requests_are_not_remembered_for_ever(server: RedisServer) -> None
 
 async def test_users_of_one_stage_have_a_bound(server: RedisServer) -> None:
     store = RedisStore(server.url)
-    await store._redis.eval(
-        "for n = 1, 2000000, 5000 do local t = {} for i = n, n + 4999 do t[#t + 1] = i end "
-        "redis.call('SADD', KEYS[1], unpack(t)) end", 1, "{gateway}:seen:1:request",
-    )  # fmt: skip
+    for start in range(1, 2_000_000, 100_000):
+        await store._redis.eval(
+            "for n = ARGV[1], ARGV[1] + 99999, 5000 do local t = {} for i = n, n + 4999 do t[#t + 1] = i end "
+            "redis.call('SADD', KEYS[1], unpack(t)) end", 1, "{gateway}:seen:1:request", start,
+        )  # fmt: skip
     await store.tell(Batch("b1", firsts=[First(1, "v1", "request", 7, [Value("x", 1.0)])]))
     assert await store.read_evidence(1) == {}
     await store.close()
