@@ -75,6 +75,6 @@ async def test_an_answer_leaves_with_the_last_who_has_it(tmp_path: Path) -> None
             for _ in range(3):
                 assert not (await ask(upstream, replica(address), "/v1/x", [b"{}"], "id1")).is_failed
                 await asyncio.sleep(0)
-            assert not [one for one in gc.get_objects() if isinstance(one, module._Gathering)]
+            assert not [one for one in gc.get_objects() if type(one) is module._Gathering]
         finally:
             gc.enable()
