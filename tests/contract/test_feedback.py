@@ -213,9 +213,10 @@ def test_what_was_acknowledged_outlives_redis(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("relays", [1, 2])
 def test_what_ends_while_the_gateway_does_is_told_and_billed(tmp_path: Path, relays: int) -> None:
-    config = CONFIG.replace("{{tokens: 3}}", "{{tokens: 40, itl-ms: 20}}").format(relays=relays)
+    config = CONFIG.replace("{{tokens: 3}}", "{{tokens: 100, itl-ms: 20}}").format(relays=relays)
     (tmp_path / "gateway.yaml").write_text(config)
     env = {"GATEWAY_STATE_URL": f"sqlite://{tmp_path}/state.db"}
+    begun: list[int] = []
     answers: list[httpx.Response] = []
 
     def stream(gateway: RunningGateway, number: int) -> None:
@@ -225,14 +226,17 @@ def test_what_ends_while_the_gateway_does_is_told_and_billed(tmp_path: Path, rel
             "user": f"u{number}",
             "stream": True,
         }
-        answers.append(httpx.post(gateway.url + CHAT, json=body, timeout=30))
+        with httpx.stream("POST", gateway.url + CHAT, json=body, timeout=30) as answer:
+            begun.append(number)
+            answer.read()
+        answers.append(answer)
 
     with run_gateway("--config", str(tmp_path / "gateway.yaml"), env=env) as gateway:
         gateway.await_states(60, v1="ready", v2="ready")
         threads = [threading.Thread(target=stream, args=(gateway, number)) for number in range(10)]
         for thread in threads:
             thread.start()
-        time.sleep(0.3)
+        wait_for(lambda: len(begun) == 10, 30)
         assert gateway.stop() == 0
         for thread in threads:
             thread.join()
