@@ -127,6 +127,18 @@ def test_the_better_version_is_promoted_and_the_worse_one_goes_back(
     assert shown["percent"] == 0
 
 
+def wait_for_copies(gateway: RunningGateway, count: int) -> dict[str, Any]:
+    """What is known of v1's answers and the shadow's, once so many are compared."""
+    found: dict[str, Any] = wait_for(
+        lambda: (
+            (told := admin(gateway, "GET", "shadow")["shadow"]["against"].get("v1", {})).get("copies") == count and told
+        ),
+        60,
+        lambda: str(admin(gateway, "GET", "shadow")),
+    )
+    return found
+
+
 def test_a_shadow_is_compared_token_by_token_and_scored_by_both_engines(
     gateway: RunningGateway, questions: list[Asked]
 ) -> None:
@@ -140,14 +152,9 @@ def test_a_shadow_is_compared_token_by_token_and_scored_by_both_engines(
             answer = client.post(CHAT, json=said | {"user": f"user-{number}", "stream": False})
             assert (answer.status_code, answer.headers["x-gateway-version"]) == (200, "v1")
             texts[answer.headers["x-request-id"]] = answer.json()["choices"][0]["message"]["content"]
-    found: dict[str, Any] = wait_for(
-        lambda: (
-            (told := admin(gateway, "GET", "shadow")["shadow"]["against"].get("v1", {})).get("copies") == len(texts)
-            and told
-        ),
-        60,
-        lambda: str(admin(gateway, "GET", "shadow")),
-    )
+            if number % 3 == 0:  # an engine with more to do than a shadow may ask for gives no scores
+                wait_for_copies(gateway, len(texts))
+    found = wait_for_copies(gateway, len(texts))
     answers, numbers = found["answers"], found["numbers"]
     assert 0.2 < answers["same_answer"]["mean"] < 0.95
     assert answers["same_answer"]["mean"] <= answers["agreement"]["mean"] < 1
