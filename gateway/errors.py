@@ -36,8 +36,9 @@ class GatewayError(Exception):
     is_retry_safe: ClassVar[bool] = False
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        # It may repeat half a character of a client's, which JSON can say and UTF-8 cannot.
+        self.message = message.encode(errors="backslashreplace").decode()
+        super().__init__(self.message)
         self.param = param
         self.retry_after_s = retry_after_s
 

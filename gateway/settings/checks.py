@@ -37,11 +37,14 @@ MEASURED = (
 )  # fmt: skip
 """Metrics of the gateway's own, which no feedback is called."""
 
+_HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
+
 _TRUST_FLAGS = ("trust-request-mm-kwargs", "trust_request_mm_kwargs")
 
 
 def find_problems(data: Mapping[str, Any]) -> Iterator[Finding]:
     """Everything wrong between values of `data`, whose folders are absolute already and sections complete."""
+    yield from _check_texts(data)
     yield from _check_not_yet(data)
     yield from _check_admin(data)
     yield from _check_state(data)
@@ -50,6 +53,20 @@ def find_problems(data: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _check_unique(models)
     for location, model in models:
         yield from _check_model(location, model)
+
+
+def _check_texts(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """JSON can say half of a character, `"\\ud83d"`, which no file, engine or store can be told."""
+    below: list[tuple[Location, Any]] = [((), data)]
+    while below:  # not by recursion: what is nested too deep is found by others
+        place, value = below.pop()
+        if isinstance(value, dict):
+            below.extend(((*place, key), part) for key, part in value.items())
+            below.extend((place, key) for key in value)
+        elif isinstance(value, list | tuple):
+            below.extend(((*place, number), part) for number, part in enumerate(value))
+        elif isinstance(value, str) and _HALF_CHARACTER.search(value):
+            yield place, "has half of a character in it: write whole ones"
 
 
 def _check_not_yet(data: Mapping[str, Any]) -> Iterator[Finding]:

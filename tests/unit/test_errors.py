@@ -53,6 +53,11 @@ def test_details_come_out() -> None:
     assert headers[-1] == (b"x-extra", b"1")
 
 
+def test_half_a_character_in_a_message_is_spelt_out() -> None:
+    _, _, body = render(BadRequest("no \ud83d, but é"))
+    assert json.loads(body)["error"]["message"] == "no \\ud83d, but é"
+
+
 def test_the_tree_in_the_docstring_names_every_class() -> None:
     for kind in all_classes(GatewayError):
         if kind.__module__ == errors.__name__:

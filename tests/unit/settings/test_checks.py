@@ -33,6 +33,21 @@ def test_what_this_release_cannot_do_is_refused_by_name(data: dict[str, Any], ke
     assert "possible yet" in messages[key]
 
 
+@pytest.mark.parametrize(
+    ("version", "place"),
+    [
+        ({"defaults": {"stop": ["a", "\ud83d"]}}, "defaults.stop[1]"),
+        ({"defaults": {"\udc00": 1}}, "defaults"),
+        ({"env": {"A": "x\ud800y"}}, "env.A"),
+        ({"speculative": {"method": "ngram", "num_speculative_tokens": 3, "other": "\ud800"}}, "speculative.other"),
+    ],
+)
+def test_half_characters_are_refused_wherever_they_stand(version: dict[str, Any], place: str) -> None:
+    found = find(make({"name": "v1", "engine": "simulated"} | version))
+    assert found[f"models[0].versions[0].{place}"] == "has half of a character in it: write whole ones"
+    assert find(make({"name": "v1", "engine": "simulated", "defaults": {"stop": ["\N{CAT FACE}"]}})) == {}
+
+
 def test_addresses_are_fine_where_folders_are() -> None:
     version = {"name": "v1", "checkpoint": "hf://org/m@v1", "adapters": {"a": "gs://bucket/m"}}
     assert (
