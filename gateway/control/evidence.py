@@ -66,7 +66,8 @@ class EvidenceDesk:
             if len(gathered.requests) >= _MOST_KEPT or len(gathered.firsts) >= _MOST_KEPT:
                 self._drop()
                 continue
-            gathered.requests[one.request_id] = evidence.remember(one)
+            key, entry = evidence.remember(one)
+            gathered.requests[key] = entry
             for first in evidence.list_firsts(one, values):
                 gathered.firsts.setdefault((first.stage, first.group, first.unit), first)
         for copied in observed.copies:

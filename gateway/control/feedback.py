@@ -45,9 +45,9 @@ class FeedbackDesk:
             raise BadRequest(message, param="metric")
         if metric in tuple(Metric):
             raise BadRequest(f"The gateway measures {metric} itself: call the feedback something else.", param="metric")
-        name, entry = await self._find(request_id, caller)
+        key, entry = await self._find(request_id, caller)
         self._check(entry, metric, value)
-        if not await self._give(name, entry, metric, value):
+        if not await self._give(key, entry, metric, value):
             raise Conflict(f"The request {request_id} has been judged by {metric} already.", param="request_id")
         return {
             "request_id": request_id,
@@ -57,13 +57,13 @@ class FeedbackDesk:
             "counted": entry.is_own,
         }
 
-    async def _give(self, name: str, entry: Entry, metric: str, value: float) -> bool:
+    async def _give(self, key: str, entry: Entry, metric: str, value: float) -> bool:
         """Whether it was written: only then does its name stay one of the model's metrics."""
         names = self._names[entry.model]
         names[metric] += 1  # before it is written, or many at once would all find room
         is_written = False
         try:
-            is_written = await self._giving.ask(_count(name, entry, metric, value))
+            is_written = await self._giving.ask(_count(key, entry, metric, value))
         finally:
             if not is_written:
                 names[metric] -= 1
@@ -71,17 +71,15 @@ class FeedbackDesk:
         return is_written
 
     async def _find(self, request_id: str, caller: str) -> tuple[str, Entry]:
-        """What is remembered of a request, and its id. One that has just ended may not have been told of yet."""
+        """What is remembered of a request, and its key. One that has just ended may not have been told of yet."""
         ids = [request_id, *([_PREFIXES.sub("", request_id, count=1)] if _PREFIXES.match(request_id) else [])]
         loop = asyncio.get_running_loop()
         until_s = loop.time() + _PATIENCE_S
         while True:
-            for name in ids:
-                entry = await self._finding.ask(name)
-                if entry is not None and entry.caller == caller:
-                    return name, entry
+            for key in (evidence.write_key(caller, name) for name in ids):
+                entry = await self._finding.ask(key)
                 if entry is not None:
-                    break  # whose it is is nobody else's concern
+                    return key, entry
             if loop.time() >= until_s:
                 message = (
                     "No request of this id is known, or it is another caller's: send the x-request-id of its answer. "
@@ -90,10 +88,10 @@ class FeedbackDesk:
                 raise NotFound(message, param="request_id")
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    async def _find_all(self, ids: Sequence[str]) -> list[Entry | None]:
+    async def _find_all(self, keys: Sequence[str]) -> list[Entry | None]:
         await self._evidence.write()
-        found = await self._store.find_requests(list(dict.fromkeys(ids)))
-        return [found.get(name) for name in ids]
+        found = await self._store.find_requests(list(dict.fromkeys(keys)))
+        return [found.get(key) for key in keys]
 
     def _check(self, entry: Entry, metric: str, value: float) -> None:
         try:
@@ -112,15 +110,15 @@ class FeedbackDesk:
             raise BadRequest(f"{entry.model} has {len(known)} metrics already: use one of them.", param="metric")
 
 
-def _count(name: str, entry: Entry, metric: str, value: float) -> Feedback:
-    feedback = Feedback(uuid.uuid4().hex, name, metric, value)
+def _count(key: str, entry: Entry, metric: str, value: float) -> Feedback:
+    feedback = Feedback(uuid.uuid4().hex, key, metric, value)
     if not entry.is_own:
         return feedback
     counted = [Value(metric, value)]  # it has bounds, and needs no buckets
     sample = Sample()
     sample.add(value, has_buckets=False)
     return Feedback(
-        feedback.id, name, metric, value,
+        feedback.id, key, metric, value,
         First(entry.stage, entry.version, evidence.give_group(metric), entry.unit, counted),
         {(entry.stage, entry.version, metric): sample},
     )  # fmt: skip

@@ -149,7 +149,7 @@ class RedisStore:
 
     async def tell(self, batch: Batch) -> None:
         """See `Counts`."""
-        requests = [(name, msgspec.json.encode(entry).decode()) for name, entry in batch.requests.items()]
+        requests = [(key, msgspec.json.encode(entry).decode()) for key, entry in batch.requests.items()]
         usage = [
             (one.day, "|".join((one.caller, one.model, one.version)), [(name, getattr(one, name)) for name in _USAGE])
             for one in batch.usage
@@ -159,17 +159,17 @@ class RedisStore:
         packed = _pack([requests, firsts, _tell_sums(batch.sums), usage, compared])
         await self._write("tell", batch.id, packed, COMPARISONS_KEPT)
 
-    async def find_requests(self, ids: Sequence[str]) -> dict[str, Entry]:
+    async def find_requests(self, keys: Sequence[str]) -> dict[str, Entry]:
         """See `Counts`."""
-        found = await self._run("find", *ids) if ids else []
-        return {name: _decode_entry(entry) for name, entry in zip(ids, found, strict=True) if entry}
+        found = await self._run("find", *keys) if keys else []
+        return {key: _decode_entry(entry) for key, entry in zip(keys, found, strict=True) if entry}
 
     async def give(self, feedback: Sequence[Feedback]) -> list[bool]:
         """See `Counts`."""
         taken = []
         for one in feedback:
             packed = _pack([[_tell_first(one.first)] if one.first else [], _tell_sums(one.sums)])
-            taken.append(bool(await self._write("give", one.id, one.request_id, one.metric, repr(one.value), packed)))
+            taken.append(bool(await self._write("give", one.id, one.request, one.metric, repr(one.value), packed)))
         return taken
 
     async def read_evidence(self, stage: int) -> Evidence:

@@ -155,9 +155,9 @@ class SqliteStore:
         """See `Counts`."""
         await self._run(lambda connection: sqlite_counts.tell(connection, batch))
 
-    async def find_requests(self, ids: Sequence[str]) -> dict[str, Entry]:
+    async def find_requests(self, keys: Sequence[str]) -> dict[str, Entry]:
         """See `Counts`."""
-        return await self._run(lambda connection: sqlite_counts.find_requests(connection, ids), is_read=True)
+        return await self._run(lambda connection: sqlite_counts.find_requests(connection, keys), is_read=True)
 
     async def give(self, feedback: Sequence[Feedback]) -> list[bool]:
         """See `Counts`."""

@@ -64,7 +64,7 @@ def tell(connection: sqlite3.Connection, batch: Batch) -> None:
     """See `Counts`."""
     if connection.execute("INSERT OR IGNORE INTO batches (id) VALUES (?)", (batch.id,)).rowcount == 0:
         return
-    rows = ((name, msgspec.msgpack.encode(entry)) for name, entry in batch.requests.items())
+    rows = ((key, msgspec.msgpack.encode(entry)) for key, entry in batch.requests.items())
     # Where a client uses an id twice, its later request is the one that feedback is on.
     connection.executemany("INSERT OR REPLACE INTO requests (id, entry) VALUES (?, ?)", rows)
     samples = {(stage, version, REQUESTS, metric): sample for (stage, version, metric), sample in batch.sums.items()}
@@ -77,13 +77,13 @@ def tell(connection: sqlite3.Connection, batch: Batch) -> None:
     _forget_stages(connection, {stage for stage, *_ in samples} | {first.stage for first in batch.firsts})
 
 
-def find_requests(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Entry]:
+def find_requests(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Entry]:
     """See `Counts`."""
     found: dict[str, Entry] = {}
-    for name in ids:
-        row = connection.execute("SELECT entry FROM requests WHERE id = ?", (name,)).fetchone()
+    for key in keys:
+        row = connection.execute("SELECT entry FROM requests WHERE id = ?", (key,)).fetchone()
         if row is not None:
-            found[name] = _decode_entry(row[0])
+            found[key] = _decode_entry(row[0])
     return found
 
 
@@ -91,11 +91,11 @@ def give(connection: sqlite3.Connection, feedback: Feedback) -> bool:
     """Keep one judgement; False if there is one of this request by this metric already."""
     is_new = connection.execute(
         "INSERT OR IGNORE INTO feedback (request_id, metric, value, id, at) VALUES (?, ?, ?, ?, ?)",
-        (feedback.request_id, feedback.metric, feedback.value, feedback.id, time.time()),
+        (feedback.request, feedback.metric, feedback.value, feedback.id, time.time()),
     ).rowcount
     if not is_new:
         where = "SELECT id FROM feedback WHERE request_id = ? AND metric = ?"
-        known = connection.execute(where, (feedback.request_id, feedback.metric)).fetchone()
+        known = connection.execute(where, (feedback.request, feedback.metric)).fetchone()
         return bool(known[0] == feedback.id)  # the same attempt, whose answer was lost
     samples = {(stage, version, REQUESTS, metric): sample for (stage, version, metric), sample in feedback.sums.items()}
     _add(connection, samples | _find_new(connection, [feedback.first] if feedback.first else []))

@@ -67,7 +67,6 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
     stage: int
     unit: int
     is_own: bool
-    caller: str = ""
 
 
 class Value(msgspec.Struct, array_like=True, frozen=True):
@@ -103,8 +102,8 @@ class Comparison(msgspec.Struct, frozen=True):
 class Batch(msgspec.Struct, frozen=True):
     """Counts to be added, once for each `id`, however often they are sent.
 
-    `requests` are remembered for feedback; `sums` are added to samples of requests, by stage, version and metric. Of
-    `comparisons` the latest of each model are kept.
+    `requests` are remembered for feedback, by their keys; `sums` are added to samples of requests, by stage, version
+    and metric. Of `comparisons` the latest of each model are kept.
     """
 
     id: str
@@ -116,13 +115,13 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class Feedback(msgspec.Struct, frozen=True):
-    """One judgement of one request. `id` tells this attempt to give it from any other.
+    """One judgement of the request of a key. `id` tells this attempt to give it from any other.
 
     `first` counts it for the user, `sums` for requests; both are empty where it is kept but not compared.
     """
 
     id: str
-    request_id: str
+    request: str
     metric: str
     value: float
     first: First | None = None
@@ -173,8 +172,8 @@ class Counts(Protocol):
     async def tell(self, batch: Batch) -> None:
         """Add counts."""
 
-    async def find_requests(self, ids: Sequence[str]) -> dict[str, Entry]:
-        """What is remembered of requests; of those that nothing is known of, nothing."""
+    async def find_requests(self, keys: Sequence[str]) -> dict[str, Entry]:
+        """What is remembered of requests by their keys; of those that nothing is known of, nothing."""
 
     async def give(self, feedback: Sequence[Feedback]) -> list[bool]:
         """Keep feedback, each for itself; False for one whose request has been judged by that metric already."""

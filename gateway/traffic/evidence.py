@@ -16,12 +16,15 @@ _STREAM_METRICS = (Metric.TTFT_S, Metric.ITL_S)
 _LIMITED, _REFUSED = "length", "content_filter"
 
 
-def remember(observation: Observation) -> Entry:
-    """What is remembered of a request for feedback on it."""
-    return Entry(
-        observation.model, observation.version, observation.stage, observation.unit, observation.is_own,
-        observation.caller,
-    )  # fmt: skip
+def write_key(caller: str, request_id: str) -> str:
+    """What a request is remembered by: ids are the clients' own, and whoever uses another's only has a second one."""
+    return f"{caller}/{request_id}"  # no name of a caller has a slash
+
+
+def remember(observation: Observation) -> tuple[str, Entry]:
+    """What is remembered of a request for feedback on it, and by what."""
+    entry = Entry(observation.model, observation.version, observation.stage, observation.unit, observation.is_own)
+    return write_key(observation.caller, observation.request_id), entry
 
 
 def list_values(observation: Observation, cost: float | None) -> Iterator[tuple[Metric, float]]:

@@ -38,10 +38,10 @@ local function add_firsts(firsts)
   end
 end
 
-local function find_bucket(id)
+local function find_bucket(request)
   local newest = math.floor(tonumber(redis.call('GET', P .. 'requests') or '0') / BUCKET)
   for bucket = newest, math.max(0, newest - BUCKETS), -1 do
-    local entry = redis.call('HGET', P .. 'requests:' .. bucket, id)
+    local entry = redis.call('HGET', P .. 'requests:' .. bucket, request)
     if entry then
       return bucket, entry
     end

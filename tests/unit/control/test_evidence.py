@@ -56,7 +56,7 @@ async def test_what_is_taken_is_written_once() -> None:
     await bench.desk.write()
     assert len(bench.store.told) == 1
     assert (await bench.count(), await bench.count(REQUESTS)) == (2, 3)
-    assert await bench.store.find_requests(["r2"]) == {"r2": Entry("m", "v1", 5, 0, True)}
+    assert await bench.store.find_requests(["/r2"]) == {"/r2": Entry("m", "v1", 5, 0, True)}
     [usage] = await bench.store.read_usage("")
     assert (usage.caller, usage.requests, usage.tokens_in, usage.cost) == ("anna", 3, 3000, 0.0)
     assert len(usage.day) == len("2026-01-01")
@@ -77,7 +77,7 @@ async def test_many_are_written_in_pieces(monkeypatch: pytest.MonkeyPatch) -> No
     await bench.desk.write()
     assert len(set(bench.store.told)) == 3
     assert (await bench.count(), await bench.count(REQUESTS)) == (8, 8)
-    assert len(await bench.store.find_requests([f"r{number}" for number in range(8)])) == 8
+    assert len(await bench.store.find_requests([f"/r{number}" for number in range(8)])) == 8
     await bench.store.close()
 
 
@@ -101,7 +101,7 @@ async def test_requests_that_are_no_evidence_are_remembered_and_billed() -> None
     bench.desk.take(observed(1, is_own=False))
     await bench.desk.write()
     assert (await bench.count(), await bench.count(REQUESTS)) == (0, 0)
-    assert list(await bench.store.find_requests(["r1"])) == ["r1"]
+    assert list(await bench.store.find_requests(["/r1"])) == ["/r1"]
     assert [usage.requests for usage in await bench.store.read_usage("")] == [1]
     await bench.store.close()
 

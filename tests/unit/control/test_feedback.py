@@ -118,6 +118,18 @@ async def test_unknown_and_foreign_requests_are_not_told_apart() -> None:
     await bench.store.close()
 
 
+async def test_nobody_takes_the_place_of_a_request_by_using_its_id() -> None:
+    bench = Bench()
+    bench.end("r1", unit=7, caller="anna")
+    bench.end("r1", unit=8, caller="bert")
+    await bench.give("r1", value=1.0, caller="anna")
+    await bench.give("r1", value=0.0, caller="bert")
+    await bench.refusal(NotFound, "anna/r1", caller="")
+    evidence = await bench.store.read_evidence(5)
+    assert (evidence["v1", USERS, "thumb"].count, evidence["v1", USERS, "thumb"].total) == (2, 1.0)
+    await bench.store.close()
+
+
 @pytest.mark.parametrize(
     ("metric", "value", "said"),
     [

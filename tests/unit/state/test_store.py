@@ -29,7 +29,7 @@ from gateway.telemetry.samples import Sample
 from tests.support.redis_server import RedisServer
 
 STAGE = 2**47 + 12345
-ENTRY = Entry("m", "v1", STAGE, 2**64 - 1, True, "anna")
+ENTRY = Entry("m", "v1", STAGE, 2**64 - 1, True)
 
 
 def find_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:

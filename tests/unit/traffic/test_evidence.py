@@ -74,7 +74,9 @@ def test_requests_add_up() -> None:
 
 
 def test_what_is_remembered_for_feedback() -> None:
-    assert evidence.remember(observation()) == Entry("m", "v1", 5, 77, True, "anna")
+    key, entry = evidence.remember(observation())
+    assert entry == Entry("m", "v1", 5, 77, True)
+    assert key == evidence.write_key("anna", observation().request_id) != evidence.write_key("", key)
 
 
 def test_tokens_have_a_price() -> None:
