@@ -7,14 +7,14 @@ import asyncio
 import logging
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from gateway.errors import StateUnavailable
 from gateway.settings import PriceSettings
 from gateway.state import Batch, Comparison, Counts, Entry, First
-from gateway.telemetry.observations import Copied, Observed, Usage
+from gateway.telemetry.observations import Copied, Observation, Observed, Usage
 from gateway.telemetry.samples import Sample
 from gateway.traffic import evidence
 
@@ -56,25 +56,34 @@ class EvidenceDesk:
 
     def take(self, observed: Observed) -> None:
         """What a relay has observed; does not wait."""
-        gathered = self._gathered
-        for one in observed.requests:
-            price = self._find_price(one.model, one.version)
-            cost = None if price is None else evidence.find_cost(one, price.input, price.output)
-            values = list(evidence.list_values(one, cost))
-            if one.is_own:
-                evidence.add(gathered.sums, one, values)
-            if len(gathered.requests) >= _MOST_KEPT or len(gathered.firsts) >= _MOST_KEPT:
-                self._drop()
-                continue
-            key, entry = evidence.remember(one)
-            gathered.requests[key] = entry
-            for first in evidence.list_firsts(one, values):
-                gathered.firsts.setdefault((first.stage, first.group, first.unit), first)
+        self._take_requests(observed.requests)
         for copied in observed.copies:
             self._take_copy(copied)
         day = time.strftime("%Y-%m-%d", time.gmtime())
         for usage in observed.usage:
             self._add_usage(usage, day)
+
+    def _take_requests(self, observations: Sequence[Observation]) -> None:
+        gathered = self._gathered
+        own: defaultdict[tuple[int, str, str], list[Observation]] = defaultdict(list)
+        for one in observations:
+            if one.is_own:
+                own[one.stage, one.model, one.version].append(one)
+            if len(gathered.requests) >= _MOST_KEPT or len(gathered.firsts) >= _MOST_KEPT:
+                self._drop()
+                continue
+            key, entry = evidence.remember(one)
+            gathered.requests[key] = entry
+            for group in evidence.list_groups(one):
+                place = (one.stage, group, one.unit)
+                if place not in gathered.firsts:
+                    gathered.firsts[place] = evidence.write_first(one, group, self._read_prices(one.model, one.version))
+        for (_, model, version), of_version in own.items():
+            evidence.add(gathered.sums, of_version, self._read_prices(model, version))
+
+    def _read_prices(self, model: str, version: str) -> evidence.Prices | None:
+        price = self._find_price(model, version)
+        return None if price is None else (price.input, price.output)
 
     async def write(self) -> None:
         """Have the store know all that was taken until now. Raises StateUnavailable; then it is kept for later."""

@@ -1,11 +1,12 @@
 """The part of the SQLite store that counts: requests that feedback may be given on, samples, usage.
 
-Every function works inside a transaction of its caller's.
+Every function works inside a transaction of its caller's. Many rows are written by one statement, which takes them as
+JSON: after each of many statements Python's lock would change hands, and whoever relays would wait for it.
 """
 
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -56,7 +57,7 @@ _STAGES_KEPT = 500
 _SIGN = 1 << 63
 
 _SampleKey = tuple[int, str, str, str]
-_decode_entry = msgspec.msgpack.Decoder(Entry).decode
+_decode_entry = msgspec.json.Decoder(Entry).decode
 _decode_comparison = msgspec.msgpack.Decoder(Comparison).decode
 
 
@@ -64,9 +65,10 @@ def tell(connection: sqlite3.Connection, batch: Batch) -> None:
     """See `Counts`."""
     if connection.execute("INSERT OR IGNORE INTO batches (id) VALUES (?)", (batch.id,)).rowcount == 0:
         return
-    rows = ((key, msgspec.msgpack.encode(entry)) for key, entry in batch.requests.items())
+    requests = {key: msgspec.json.encode(entry).decode() for key, entry in batch.requests.items()}
     # Where a client uses an id twice, its later request is the one that feedback is on.
-    connection.executemany("INSERT OR REPLACE INTO requests (id, entry) VALUES (?, ?)", rows)
+    insert = "INSERT OR REPLACE INTO requests (id, entry) SELECT key, value FROM json_each(?)"
+    connection.execute(insert, (_pack(requests),))
     samples = {(stage, version, REQUESTS, metric): sample for (stage, version, metric), sample in batch.sums.items()}
     _add(connection, samples | _find_new(connection, batch.firsts))
     for usage in batch.usage:
@@ -144,17 +146,19 @@ def _add_comparisons(connection: sqlite3.Connection, comparisons: Sequence[Compa
         )
 
 
-def _find_new(connection: sqlite3.Connection, firsts: Iterable[First]) -> dict[_SampleKey, Sample]:
+def _find_new(connection: sqlite3.Connection, firsts: Sequence[First]) -> dict[_SampleKey, Sample]:
     """Samples of those values that are their user's first."""
+    places = [(first.stage, first.group, first.unit - _SIGN) for first in firsts]  # SQLite's integers have a sign
+    rows = f"SELECT {_list_columns(3)} FROM json_each(?)"  # noqa: S608 - ours
+    insert = f"INSERT OR IGNORE INTO seen {rows} RETURNING stage, grp, unit"
+    new = set(connection.execute(insert, (_pack(places),)))
     found: dict[_SampleKey, Sample] = {}
-    for first in firsts:
-        unit = first.unit - _SIGN  # SQLite's integers have a sign
-        values = (first.stage, first.group, unit)
-        if connection.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", values).rowcount:
+    for place, first in zip(places, firsts, strict=True):
+        if place in new:
+            new.remove(place)
             for value in first.values:
                 key = (first.stage, first.version, USERS, value.metric)
-                sample = found.setdefault(key, Sample())
-                sample.merge(Sample(1, value.value, value.value**2, {} if value.bucket is None else {value.bucket: 1}))
+                found.setdefault(key, Sample()).add_known(value.value, value.bucket)
     return found
 
 
@@ -165,10 +169,10 @@ def _add(connection: sqlite3.Connection, samples: dict[_SampleKey, Sample]) -> N
             "count = count + excluded.count, total = total + excluded.total, squares = squares + excluded.squares",
             (*key, sample.count, sample.total, sample.squares),
         )
-        connection.executemany(
-            "INSERT INTO buckets VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count",
-            [(*key, bucket, count) for bucket, count in sample.buckets.items()],
-        )
+    counted = [(*key, bucket, count) for key, sample in samples.items() for bucket, count in sample.buckets.items()]
+    rows = f"SELECT {_list_columns(6)} FROM json_each(?) WHERE true"  # noqa: S608 - ours
+    added = "ON CONFLICT DO UPDATE SET count = count + excluded.count"
+    connection.execute(f"INSERT INTO buckets {rows} {added}", (_pack(counted),))
 
 
 def _add_usage(connection: sqlite3.Connection, usage: Usage) -> None:
@@ -178,6 +182,15 @@ def _add_usage(connection: sqlite3.Connection, usage: Usage) -> None:
         f"INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET {added}",  # noqa: S608
         (usage.day, usage.caller, usage.model, usage.version, *(getattr(usage, name) for name in names)),
     )
+
+
+def _list_columns(count: int) -> str:
+    """What a row of `_pack` is made of."""
+    return ", ".join(f"json_extract(value, '$[{number}]')" for number in range(count))
+
+
+def _pack(rows: object) -> str:
+    return msgspec.json.encode(rows).decode()
 
 
 def _forget(connection: sqlite3.Connection, table: str, kept: int) -> None:

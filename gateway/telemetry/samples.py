@@ -5,7 +5,10 @@ over processes and gateways, and whatever is worked out of it later needs no sin
 """
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from enum import StrEnum
+from operator import mul
 
 import msgspec
 
@@ -44,12 +47,24 @@ class Sample(msgspec.Struct):
 
     def add(self, value: float, *, has_buckets: bool) -> None:
         """One value more."""
+        self.add_known(value, find_bucket(value) if has_buckets else None)
+
+    def add_known(self, value: float, bucket: int | None) -> None:
+        """One value more, whose bucket is known."""
         self.count += 1
         self.total += value
         self.squares += value * value
-        if has_buckets:
-            bucket = find_bucket(value)
+        if bucket is not None:
             self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
+
+    def add_all(self, values: Sequence[float], *, has_buckets: bool) -> None:
+        """Many values more."""
+        self.count += len(values)
+        self.total += sum(values)
+        self.squares += sum(map(mul, values, values))
+        if has_buckets:
+            for bucket, count in Counter(map(find_bucket, values)).items():
+                self.buckets[bucket] = self.buckets.get(bucket, 0) + count
 
     def merge(self, other: "Sample") -> None:
         """All values of another sample more."""

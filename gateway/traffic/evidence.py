@@ -5,7 +5,8 @@ other, and to count them all would pass for more evidence than there is.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 
 from gateway.state import Entry, First, Value
 from gateway.telemetry.observations import Copied, Observation
@@ -13,7 +14,15 @@ from gateway.telemetry.samples import TIMES, Metric, Sample, find_bucket
 
 REQUEST_GROUP, STREAM_GROUP, COPY_GROUP = "request", "stream", "copy"
 _STREAM_METRICS = (Metric.TTFT_S, Metric.ITL_S)
+_READ: dict[Metric, Callable[[Observation], float | None]] = {
+    metric: attrgetter(metric) for metric in (*_STREAM_METRICS, Metric.TOTAL_S, Metric.TOKENS_IN, Metric.TOKENS_OUT)
+}
+"""Observations call them so too."""
+
 _LIMITED, _REFUSED = "length", "content_filter"
+
+Prices = tuple[float, float]
+"""Of a million tokens, of the prompt and of the answer."""
 
 
 def write_key(caller: str, request_id: str) -> str:
@@ -27,37 +36,39 @@ def remember(observation: Observation) -> tuple[str, Entry]:
     return write_key(observation.caller, observation.request_id), entry
 
 
-def list_values(observation: Observation, cost: float | None) -> Iterator[tuple[Metric, float]]:
-    """What can be measured of a request; nothing of one that ended by the client's own doing."""
-    if observation.did_fail is None:
-        return
-    yield Metric.ERROR_RATE, float(observation.did_fail)
-    if observation.did_fail:
-        return
-    known = {
-        Metric.TTFT_S: observation.ttft_s,
-        Metric.ITL_S: observation.itl_s,
-        Metric.TOTAL_S: observation.total_s,
-        Metric.TOKENS_IN: observation.tokens_in,
-        Metric.TOKENS_OUT: observation.tokens_out,
-        Metric.COST: cost,
-    }
-    for metric, value in known.items():
-        if value is not None:
-            yield metric, float(value)
-    if observation.finish:
-        yield Metric.LENGTH_STOPS, float(observation.finish == _LIMITED)
-        yield Metric.REFUSALS, float(observation.finish == _REFUSED)
+def list_values(observations: Iterable[Observation], prices: Prices | None = None) -> dict[Metric, list[float]]:
+    """What can be measured of requests to one version; nothing of those that ended by the client's own doing."""
+    judged = [one for one in observations if one.did_fail is not None]
+    done = [one for one in judged if not one.did_fail]
+    found: dict[Metric, list[float]] = {Metric.ERROR_RATE: [float(one.did_fail or False) for one in judged]}
+    for metric, read in _READ.items():
+        found[metric] = [value for value in map(read, done) if value is not None]
+    if prices is not None:
+        costs = (find_cost(one, *prices) for one in done)
+        found[Metric.COST] = [cost for cost in costs if cost is not None]
+    finishes = [one.finish for one in done if one.finish]
+    found[Metric.LENGTH_STOPS] = [float(finish == _LIMITED) for finish in finishes]
+    found[Metric.REFUSALS] = [float(finish == _REFUSED) for finish in finishes]
+    return {metric: values for metric, values in found.items() if values}
 
 
-def list_firsts(observation: Observation, values: list[tuple[Metric, float]]) -> Iterator[First]:
-    """What counts if it is the user's first; nothing of a request that is not of its version's own users."""
-    if not observation.is_own:
-        return
-    for group, is_stream in ((REQUEST_GROUP, False), (STREAM_GROUP, True)):
-        own = [to_value(metric, value) for metric, value in values if (metric in _STREAM_METRICS) == is_stream]
-        if own:
-            yield First(observation.stage, observation.version, group, observation.unit, own)
+def list_groups(observation: Observation) -> tuple[str, ...]:
+    """What a request may be its user's first of; nothing where it is not of its version's own users."""
+    if not observation.is_own or observation.did_fail is None:
+        return ()
+    is_stream = not observation.did_fail and observation.ttft_s is not None
+    return (REQUEST_GROUP, STREAM_GROUP) if is_stream else (REQUEST_GROUP,)
+
+
+def write_first(observation: Observation, group: str, prices: Prices | None) -> First:
+    """What counts if the request is its user's first of a group."""
+    is_stream = group == STREAM_GROUP
+    values = [
+        to_value(metric, value)
+        for metric, [value] in list_values([observation], prices).items()
+        if (metric in _STREAM_METRICS) == is_stream
+    ]
+    return First(observation.stage, observation.version, group, observation.unit, values)
 
 
 def list_copy_firsts(copied: Copied) -> Iterator[First]:
@@ -78,14 +89,13 @@ def to_value(metric: str, value: float) -> Value:
     return Value(metric, value, find_bucket(value) if metric in TIMES else None)
 
 
-def add(sums: dict[tuple[int, str, str], Sample], observation: Observation, values: list[tuple[Metric, float]]) -> None:
-    """Count a request, whoever's it is."""
-    for metric, value in values:
-        key = (observation.stage, observation.version, str(metric))
-        sample = sums.get(key)
-        if sample is None:
-            sample = sums[key] = Sample()
-        sample.add(value, has_buckets=metric in TIMES)
+def add(
+    sums: dict[tuple[int, str, str], Sample], observations: Sequence[Observation], prices: Prices | None = None
+) -> None:
+    """Count requests to one version in one stage, whosever they are."""
+    for metric, values in list_values(observations, prices).items():
+        key = (observations[0].stage, observations[0].version, str(metric))
+        sums.setdefault(key, Sample()).add_all(values, has_buckets=metric in TIMES)
 
 
 def give_group(metric: str) -> str:

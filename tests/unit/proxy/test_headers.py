@@ -2,7 +2,7 @@ from os import urandom
 
 import pytest
 
-from gateway.proxy.headers import lines_for_client, lines_for_engine, request_id, trace_lines, write_lines
+from gateway.proxy.headers import _make_ids, lines_for_client, lines_for_engine, request_id, trace_lines, write_lines
 
 
 @pytest.mark.parametrize("offered", [b"abc", b"a.b_c-d:9", b"x" * 128])
@@ -28,7 +28,16 @@ def test_ids_are_the_systems_random_bytes_fetched_in_blocks(monkeypatch: pytest.
     made = [request_id(None) for _ in range(1024)]
     assert len(set(made)) == len(made)
     assert len(fetched) == 4
-    assert made[-1] in fetched[-1].hex()
+    assert made[-1][12:] in fetched[-1].hex()
+
+
+def test_ids_of_later_times_come_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock_ns = iter(range(1_700_000_000_000_000_000, 2_000_000_000_000_000_000, 5_000_000))
+    monkeypatch.setattr("time.time_ns", lambda: next(clock_ns))
+    ids = _make_ids()
+    blocks = [[next(ids) for _ in range(256)] for _ in range(3)]
+    assert max(blocks[0]) < min(blocks[1]) <= max(blocks[1]) < min(blocks[2])
+    assert int(blocks[1][0][:12], 16) == 1_700_000_000_005
 
 
 def test_secrets_and_framing_stay_out_of_the_engine() -> None:

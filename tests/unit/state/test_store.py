@@ -190,6 +190,13 @@ async def test_a_user_counts_once_in_a_stage(store: Store) -> None:
     assert evidence["v2", USERS, "ttft_s"] == Sample(1, 1.0, 1.0, {})
 
 
+async def test_no_two_users_are_taken_for_one(store: Store) -> None:
+    units = [0, 1, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 2, 2**64 - 1]
+    await store.tell(Batch("1", firsts=[first(unit, 1.0) for unit in units]))
+    await store.tell(Batch("2", firsts=[first(unit, 1.0) for unit in units]))
+    assert (await store.read_evidence(STAGE))["v1", USERS, "ttft_s"].count == len(units)
+
+
 async def test_counts_that_come_twice_count_once(store: Store) -> None:
     batch = Batch(
         "1", sums={(STAGE, "v1", "x"): sample(1)}, usage=[Usage("a", "m", "v1", 1, day="2026-01-01")],

@@ -23,6 +23,17 @@ def test_mean_and_variance_are_those_of_the_values() -> None:
     assert found.buckets == {}
 
 
+@pytest.mark.parametrize("has_buckets", [True, False])
+def test_many_values_at_once_are_the_same_as_one_by_one(has_buckets: bool) -> None:
+    values = [random.Random(4).expovariate(1.0) for _ in range(300)]
+    found = sample(*values[:100], has_buckets=has_buckets)
+    for part in (values[100:], [], [2.0], [0.0]):
+        found.add_all(part, has_buckets=has_buckets)
+    wanted = sample(*values, 2.0, 0.0, has_buckets=has_buckets)
+    assert (found.count, found.buckets) == (wanted.count, wanted.buckets)
+    assert (found.total, found.squares) == (pytest.approx(wanted.total), pytest.approx(wanted.squares))
+
+
 def test_of_too_few_values_nothing_is_said() -> None:
     assert (Sample().mean, Sample().variance, Sample().quantile(0.5), sample(1).variance) == (None, None, None, None)
 

@@ -17,12 +17,12 @@ def observation(**fields: Any) -> Observation:
     return msgspec.structs.replace(known, **fields)
 
 
-def values(cost: float | None = None, **fields: Any) -> dict[Metric, float]:
-    return dict(evidence.list_values(observation(**fields), cost))
+def values(prices: evidence.Prices | None = None, **fields: Any) -> dict[Metric, float]:
+    return {metric: value for metric, [value] in evidence.list_values([observation(**fields)], prices).items()}
 
 
 def test_an_answer_that_came_whole_tells_all() -> None:
-    assert values(cost=0.25) == {
+    assert values(prices=(0.0, 6250.0)) == {
         Metric.ERROR_RATE: 0.0, Metric.TTFT_S: 0.5, Metric.ITL_S: 0.02, Metric.TOTAL_S: 2.0, Metric.TOKENS_IN: 9.0,
         Metric.TOKENS_OUT: 40.0, Metric.COST: 0.25, Metric.LENGTH_STOPS: 0.0, Metric.REFUSALS: 0.0,
     }  # fmt: skip
@@ -51,7 +51,7 @@ def test_why_an_answer_ended_counts(finish: str, limited: int, refused: int) -> 
 
 def test_a_users_first_request_and_first_stream_count() -> None:
     one = observation(finish="")
-    request, stream = evidence.list_firsts(one, list(evidence.list_values(one, None)))
+    request, stream = [evidence.write_first(one, group, None) for group in evidence.list_groups(one)]
     assert request == First(5, "v1", "request", 77, [
         Value("error_rate", 0.0), Value("total_s", 2.0, find_bucket(2.0)), Value("tokens_in", 9.0), Value("tokens_out", 40.0),
     ])  # fmt: skip
@@ -60,15 +60,16 @@ def test_a_users_first_request_and_first_stream_count() -> None:
 
 
 def test_who_asked_for_the_version_or_stands_in_for_it_is_no_evidence() -> None:
-    one = observation(is_own=False)
-    assert list(evidence.list_firsts(one, list(evidence.list_values(one, None)))) == []
+    assert evidence.list_groups(observation(is_own=False)) == ()
+    assert evidence.list_groups(observation(did_fail=None)) == ()
+    assert evidence.list_groups(observation(did_fail=True)) == (evidence.REQUEST_GROUP,)
 
 
 def test_requests_add_up() -> None:
     sums: dict[tuple[int, str, str], Sample] = {}
+    sparse = observation(ttft_s=None, itl_s=None, tokens_in=None, tokens_out=None, finish="")
     for total_s in (1.0, 3.0):
-        one = observation(total_s=total_s, ttft_s=None, itl_s=None, tokens_in=None, tokens_out=None, finish="")
-        evidence.add(sums, one, list(evidence.list_values(one, None)))
+        evidence.add(sums, [msgspec.structs.replace(sparse, total_s=total_s)])
     assert sums[5, "v1", "error_rate"] == Sample(2, 0.0, 0.0, {})
     assert sums[5, "v1", "total_s"] == Sample(2, 4.0, 10.0, {find_bucket(1.0): 1, find_bucket(3.0): 1})
 
