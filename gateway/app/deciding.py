@@ -73,7 +73,7 @@ class Deciding:
     ) -> None:
         experiments = Experiments(store, lambda: control.serving)
         self.desk = Desk(control, keys, rollouts, experiments, runner, store, self.reload)
-        self.evidence = EvidenceDesk(store, control.find_price)
+        self.evidence = EvidenceDesk(store, control.find_price, lambda model: control.serving.keeps_texts(model))
         self.feedback = FeedbackDesk(store, self.evidence, lambda name: control.serving.find_model(name))
         self._settings = settings
         self._keep_settings = keep_settings

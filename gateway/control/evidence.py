@@ -28,6 +28,9 @@ _MOST_IN_BATCH = 2_000  # requests, and users: more at once would keep others wa
 FindPrice = Callable[[str, str], PriceSettings | None]
 """What the tokens of a version of a model cost, if that is known."""
 
+KeepsTexts = Callable[[str], bool]
+"""Whether texts of a model's shadow are kept, by now."""
+
 
 @dataclass(slots=True)
 class _Gathered:
@@ -46,10 +49,11 @@ class _Gathered:
 class EvidenceDesk:
     """Takes what relays tell, and has it written. `dropped` counts what there was no room for."""
 
-    def __init__(self, store: Counts, find_price: FindPrice) -> None:
+    def __init__(self, store: Counts, find_price: FindPrice, keeps_texts: KeepsTexts) -> None:
         self.dropped = 0
         self._store = store
         self._find_price = find_price
+        self._keeps_texts = keeps_texts
         self._gathered = _Gathered()
         self._waiting: deque[Batch] = deque()
         self._lock = asyncio.Lock()
@@ -91,7 +95,9 @@ class EvidenceDesk:
             await self._write_waiting()
             if self._gathered:
                 gathered, self._gathered = self._gathered, _Gathered()
-                self._waiting.extend(_cut(gathered))
+                # Not when they come: who switches them off meanwhile has all forgotten that were written before.
+                kept = [one for one in gathered.comparisons if self._keeps_texts(one.model)]
+                self._waiting.extend(_cut(gathered, kept))
                 await self._write_waiting()
 
     async def _write_waiting(self) -> None:
@@ -140,10 +146,10 @@ class EvidenceDesk:
             known.add(usage)
 
 
-def _cut(gathered: _Gathered) -> Iterator[Batch]:
+def _cut(gathered: _Gathered, comparisons: list[Comparison]) -> Iterator[Batch]:
     """As batches that no store needs long for; sums, which are few, come with the first."""
     requests, firsts = list(gathered.requests.items()), list(gathered.firsts.values())
-    sums, usage, comparisons = gathered.sums, list(gathered.usage.values()), list(gathered.comparisons)
+    sums, usage = gathered.sums, list(gathered.usage.values())
     yield Batch(uuid.uuid4().hex, dict(requests[:_MOST_IN_BATCH]), firsts[:_MOST_IN_BATCH], sums, usage, comparisons)
     for start in range(_MOST_IN_BATCH, max(len(requests), len(firsts)), _MOST_IN_BATCH):
         end = start + _MOST_IN_BATCH

@@ -66,8 +66,9 @@ class Experiments:
 
     async def forget_texts(self) -> None:
         """Drop texts of models that are not to keep any, by now. Raises StateUnavailable."""
-        for model in self._serving().models:
-            if model.shadow is None or not model.shadow.keep_texts:
+        serving = self._serving()
+        for model in serving.models:
+            if not serving.keeps_texts(model.name):
                 await self._store.forget_comparisons(model.name)
 
     async def list_texts(self, model: str) -> list[dict[str, Any]]:

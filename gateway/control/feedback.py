@@ -10,7 +10,7 @@ from typing import Any
 from gateway.control.evidence import EvidenceDesk
 from gateway.control.gathering import Gathering
 from gateway.errors import BadRequest, Conflict, NotFound, UnknownModel
-from gateway.settings import MetricSettings, ModelSettings
+from gateway.settings import METRIC_NAME, MetricSettings, ModelSettings
 from gateway.state import Counts, Entry, Feedback, First, Value
 from gateway.telemetry.samples import Metric, Sample
 from gateway.traffic import evidence
@@ -18,7 +18,6 @@ from gateway.traffic import evidence
 _PATIENCE_S = 1.5  # a relay tells of a request a fifth of a second after its end, another gateway a little later
 _LOOK_EVERY_S = 0.1
 _MOST_METRICS = 50
-_METRIC = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _PREFIXES = re.compile(r"(chatcmpl|cmpl|embd|resp|msg|score)[-_]")
 """What the engine puts before a request's id to make an answer's, which is what clients have at hand."""
 
@@ -40,7 +39,7 @@ class FeedbackDesk:
         Raises BadRequest for a metric or a value that cannot be, NotFound for a request that is not known here or
         another caller's, Conflict for one that has been judged so already, StateUnavailable.
         """
-        if not _METRIC.fullmatch(metric):
+        if not re.fullmatch(METRIC_NAME, metric):
             message = "The name of a metric is small letters, digits and _, beginning with a letter, 64 at most."
             raise BadRequest(message, param="metric")
         if metric in tuple(Metric):

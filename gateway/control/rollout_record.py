@@ -10,14 +10,12 @@ from typing import Any
 import msgspec
 
 from gateway.errors import BadRequest, NotFound
-from gateway.settings import ModelSettings
+from gateway.settings import METRIC_NAME, ModelSettings
 from gateway.telemetry.samples import Metric, Sample
 from gateway.traffic.measuring import Past
 from gateway.traffic.rollout import Finding, Plan
 
 logger = logging.getLogger(__name__)
-
-_METRIC = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class State(StrEnum):
@@ -119,7 +117,7 @@ def _find_fault(plan: Plan, model: ModelSettings) -> str | None:
         beyond = f"name two steps beyond, as {(has + 100) / 2:.3g}, 100"
         return f"{plan.candidate} has {has:.4g} % of the traffic already: {beyond}"
     for metric in (*plan.guards, *plan.goal):
-        if metric not in tuple(Metric) and not _METRIC.fullmatch(metric):
+        if metric not in tuple(Metric) and not re.fullmatch(METRIC_NAME, metric):
             return f"no metric is called {metric!r}: there are {', '.join(Metric)}, and those of feedback"
     return None
 

@@ -4,6 +4,7 @@ from gateway.settings.addresses import SourceAddress, is_address, parse_address
 from gateway.settings.load import for_checkpoint, for_demo, for_version, load
 from gateway.settings.problems import Problem, SettingsError
 from gateway.settings.tree import (
+    METRIC_NAME,
     AdminSettings,
     AuthSettings,
     CacheSettings,
@@ -23,6 +24,7 @@ from gateway.settings.tree import (
 )
 
 __all__ = [
+    "METRIC_NAME",
     "AdminSettings",
     "AuthSettings",
     "CacheSettings",

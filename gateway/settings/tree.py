@@ -83,9 +83,8 @@ ModelName = Annotated[
 PartName = Annotated[
     str, _match(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", "letters, digits and . _ - beginning with a letter or digit")
 ]
-MetricName = Annotated[
-    str, _match(r"[a-z][a-z0-9_]{0,63}", "small letters, digits and _ beginning with a letter, at most 64")
-]
+METRIC_NAME = r"[a-z][a-z0-9_]{0,63}"
+MetricName = Annotated[str, _match(METRIC_NAME, "small letters, digits and _ beginning with a letter, at most 64")]
 VariableName = Annotated[str, _match(r"[A-Za-z_][A-Za-z0-9_]*", "letters, digits and _ not beginning with a digit")]
 StickyKey = Annotated[str, BeforeValidator(lambda value: _read_sticky_key(value) if isinstance(value, str) else value)]
 Port = Annotated[int, Field(ge=0, le=65535)]

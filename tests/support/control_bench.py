@@ -34,7 +34,7 @@ class ControlBench:
         self.store = store or SqliteStore(None)
         self.mirror = StateMirror(self.store)
         self.board = RouteBoard()
-        self.evidence = EvidenceDesk(self.store, lambda model, version: None)
+        self.evidence = EvidenceDesk(self.store, lambda model, version: None, lambda model: True)
         self.seen = 0
         serving, keys = Serving(models or (make_model(),)), Keys((), self.mirror)
         self.control = Control(

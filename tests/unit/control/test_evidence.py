@@ -41,7 +41,8 @@ def observed(number: int, *, is_own: bool = True, unit: int | None = None, stage
 class Bench:
     def __init__(self, price: PriceSettings | None = None) -> None:
         self.store = FlakyStore()
-        self.desk = EvidenceDesk(self.store, lambda model, version: price)
+        self.with_texts = {"m"}
+        self.desk = EvidenceDesk(self.store, lambda model, version: price, lambda model: model in self.with_texts)
 
     async def count(self, scope: str = USERS, metric: str = "error_rate") -> int:
         sample = (await self.store.read_evidence(5)).get(("v1", scope, metric))
@@ -184,6 +185,16 @@ async def test_texts_are_kept_where_they_come() -> None:
     await bench.desk.write()
     [kept] = await bench.store.read_comparisons("m")
     assert (kept.request_id, kept.texts.shadow, kept.values["agreement"]) == ("r1", "b", 0.5)
+
+
+async def test_texts_that_are_not_wanted_any_more_when_they_come_are_not_kept() -> None:
+    bench = Bench()
+    bench.desk.take(Observed(copies=[copied(1, 1, Texts("which?", "a", "b"))]))
+    bench.with_texts.clear()
+    await bench.desk.write()
+    assert await bench.store.read_comparisons("m") == []
+    assert await bench.count(REQUESTS, "agreement") == 1
+    await bench.store.close()
 
 
 async def test_a_defect_loses_what_it_strikes_and_nothing_else(

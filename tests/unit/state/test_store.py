@@ -272,6 +272,10 @@ async def test_the_latest_comparisons_of_each_model_are_kept(store: Store) -> No
     assert await store.read_comparisons("m") == [compared(number) for number in range(229, 29, -1)]
     assert await store.read_comparisons("n") == [compared(7, "n")]
     assert await store.read_comparisons("none") == []
+    await store.forget_comparisons("m")
+    await store.forget_comparisons("none")
+    assert await store.read_comparisons("m") == []
+    assert await store.read_comparisons("n") == [compared(7, "n")]
 
 
 async def test_all_of_it_is_there_after_a_restart(shared_url: str) -> None:
