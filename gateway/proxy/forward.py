@@ -22,7 +22,7 @@ from gateway.proxy.exchange import NO_HEAD, AnswerHead, Exchange
 from gateway.proxy.pieces import Piece
 from gateway.proxy.placing import place
 from gateway.proxy.shortcut import Shortcut
-from gateway.proxy.sse import EventStream, Renaming, Usage, error_event, read_finish, read_usage
+from gateway.proxy.sse import EventStream, Renaming, Usage, error_event, read_end, read_usage
 from gateway.proxy.upstream import Upstream, write_head
 from gateway.proxy.waiting import Sent, WaitingRoom
 from gateway.routing.facts import Facts
@@ -264,8 +264,8 @@ class Passage:
         if status < 400:
             if self._renaming is not None:
                 document = self._renaming.apply(document)
-            _count(record, read_usage(document))
-            record.finish = read_finish(document) if record.stage else ""
+            usage, record.finish = read_end(document) if record.stage else (read_usage(document), "")
+            _count(record, usage)
         record.outcome = "done" if status < 400 else "engine_error"
         lines = self._client_lines()
         self._settle()

@@ -74,9 +74,8 @@ class _Envelope(msgspec.Struct):
     message: _Response | None = None
 
 
-class _Ending(msgspec.Struct):
+class _Ending(_Envelope):
     choices: list[_Choice] = []
-    response: _Response | None = None
     status: str | None = None
     incomplete_details: _Details | None = None
     stop_reason: str | None = None
@@ -98,6 +97,10 @@ def read_usage(document: bytes) -> Usage | None:
         envelope = _envelope_decoder.decode(document)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    return _find_usage(envelope)
+
+
+def _find_usage(envelope: _Envelope) -> Usage | None:
     return envelope.usage or (envelope.response.usage if envelope.response else None)
 
 
@@ -119,15 +122,19 @@ def read_prompt_tokens(document: bytes) -> int | None:
     return message.usage.tokens_in if message is not None and message.usage is not None else None
 
 
-def read_finish(document: bytes) -> str:
-    """Why the answer in a JSON document (or one event's data) ended, in chat completions' words; "" if it has not.
+def read_end(document: bytes) -> tuple[Usage | None, str]:
+    """Usage and, in chat completions' words, why the answer in a JSON document (or one event's data) ended.
 
-    Of several choices the first counts; a `refusal` is a `content_filter`.
+    "" if it has not. Of several choices the first counts; a `refusal` is a `content_filter`.
     """
     try:
         ending = _ending_decoder.decode(document)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ""
+        return read_usage(document), ""
+    return _find_usage(ending), _find_finish(ending)
+
+
+def _find_finish(ending: _Ending) -> str:
     if ending.choices:
         choice = ending.choices[0]
         if choice.index:
@@ -244,7 +251,7 @@ class EventStream:
 
     def _note_finish(self, events: bytes) -> None:
         for event in _split_events(events):
-            self.finish = read_finish(_event_data(event)) or self.finish
+            self.finish = read_end(_event_data(event))[1] or self.finish
 
     def _note_end(self, events: bytes) -> None:
         if self._last_event.search(events):

@@ -11,8 +11,8 @@ from gateway.proxy.sse import (
     EventStream,
     Renaming,
     error_event,
+    read_end,
     read_events,
-    read_finish,
     read_stream_usage,
     read_usage,
 )
@@ -336,7 +336,15 @@ def test_streams_of_all_protocols_tell_why_they_ended(path: str, event: bytes, f
     ],
 )
 def test_why_an_answer_ended(document: bytes, finish: str) -> None:
-    assert read_finish(document) == finish
+    assert read_end(document) == (None, finish)
+
+
+@pytest.mark.parametrize("document", [
+    b'{"choices":7,"usage":{"prompt_tokens":3}}', b'{"choices":[{"finish_reason":5}],"usage":{"prompt_tokens":3}}',
+])  # fmt: skip
+def test_usage_counts_whatever_else_an_answer_says(document: bytes) -> None:
+    usage, finish = read_end(document)
+    assert (usage and usage.tokens_in, finish) == (3, "")
 
 
 def test_the_last_usage_of_a_whole_stream_counts() -> None:
