@@ -74,15 +74,21 @@ class _Envelope(msgspec.Struct):
     message: _Response | None = None
 
 
-class _Ending(_Envelope):
+class _Ending(msgspec.Struct):
     choices: list[_Choice] = []
+    response: _Response | None = None
     status: str | None = None
     incomplete_details: _Details | None = None
     stop_reason: str | None = None
     delta: _Delta | None = None
 
 
+class _Answer(_Ending):
+    usage: Usage | None = None
+
+
 _envelope_decoder = msgspec.json.Decoder(_Envelope)
+_answer_decoder = msgspec.json.Decoder(_Answer)
 _ending_decoder = msgspec.json.Decoder(_Ending)
 _FINISHES = {
     "max_tokens": "length", "max_output_tokens": "length", "end_turn": "stop", "stop_sequence": "stop",
@@ -100,7 +106,7 @@ def read_usage(document: bytes) -> Usage | None:
     return _find_usage(envelope)
 
 
-def _find_usage(envelope: _Envelope) -> Usage | None:
+def _find_usage(envelope: _Envelope | _Answer) -> Usage | None:
     return envelope.usage or (envelope.response.usage if envelope.response else None)
 
 
@@ -123,15 +129,23 @@ def read_prompt_tokens(document: bytes) -> int | None:
 
 
 def read_end(document: bytes) -> tuple[Usage | None, str]:
-    """Usage and, in chat completions' words, why the answer in a JSON document (or one event's data) ended.
+    """Both `read_usage` and `read_finish`, at little more than the cost of one."""
+    try:
+        answer = _answer_decoder.decode(document)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return read_usage(document), read_finish(document)  # one of them may be readable
+    return _find_usage(answer), _find_finish(answer)
 
-    "" if it has not. Of several choices the first counts; a `refusal` is a `content_filter`.
+
+def read_finish(document: bytes) -> str:
+    """Why the answer in a JSON document (or one event's data) ended, in chat completions' words; "" if it has not.
+
+    Of several choices the first counts; a `refusal` is a `content_filter`.
     """
     try:
-        ending = _ending_decoder.decode(document)
+        return _find_finish(_ending_decoder.decode(document))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return read_usage(document), ""
-    return _find_usage(ending), _find_finish(ending)
+        return ""
 
 
 def _find_finish(ending: _Ending) -> str:
@@ -251,7 +265,7 @@ class EventStream:
 
     def _note_finish(self, events: bytes) -> None:
         for event in _split_events(events):
-            self.finish = read_end(_event_data(event))[1] or self.finish
+            self.finish = read_finish(_event_data(event)) or self.finish
 
     def _note_end(self, events: bytes) -> None:
         if self._last_event.search(events):

@@ -13,6 +13,7 @@ from gateway.proxy.sse import (
     error_event,
     read_end,
     read_events,
+    read_finish,
     read_stream_usage,
     read_usage,
 )
@@ -337,6 +338,7 @@ def test_streams_of_all_protocols_tell_why_they_ended(path: str, event: bytes, f
 )
 def test_why_an_answer_ended(document: bytes, finish: str) -> None:
     assert read_end(document) == (None, finish)
+    assert read_finish(document) == finish
 
 
 @pytest.mark.parametrize("document", [
@@ -345,6 +347,17 @@ def test_why_an_answer_ended(document: bytes, finish: str) -> None:
 def test_usage_counts_whatever_else_an_answer_says(document: bytes) -> None:
     usage, finish = read_end(document)
     assert (usage and usage.tokens_in, finish) == (3, "")
+
+
+@pytest.mark.parametrize(
+    "usage", [b'{"prompt_tokens":null,"completion_tokens":4}', b'{"prompt_tokens":-1}', b'{"prompt_tokens":1.5}', b"[]"]
+)
+def test_why_an_answer_ended_counts_whatever_its_usage_says(usage: bytes) -> None:
+    answer = b'{"choices":[{"finish_reason":"length"}],"usage":%b}' % usage
+    assert read_end(answer) == (None, "length")
+    events = EventStream(ENDPOINTS["/v1/messages"], hides_usage=False, notes_finish=True)
+    events.feed(b'event: message_delta\ndata: {"delta":{"stop_reason":"max_tokens"},"usage":%b}\n\n' % usage)
+    assert events.finish == "length"
 
 
 def test_the_last_usage_of_a_whole_stream_counts() -> None:
