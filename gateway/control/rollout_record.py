@@ -98,6 +98,8 @@ def read_plan(data: object, model: ModelSettings) -> Plan:
         plan = msgspec.convert(given, Plan)
     except msgspec.ValidationError as error:
         raise BadRequest(f"The rollout cannot be: {error}.") from error
+    except UnicodeEncodeError as error:
+        raise BadRequest("The rollout cannot be: it has half of a character in it.") from error
     fault = plan.find_fault() or _find_fault(plan, model)
     if fault is not None:
         raise BadRequest(f"The rollout cannot be: {fault}.")

@@ -58,8 +58,13 @@ def find_problems(data: Mapping[str, Any]) -> Iterator[Finding]:
 def _check_texts(data: Mapping[str, Any]) -> Iterator[Finding]:
     """JSON can say half of a character, `"\\ud83d"`, which no file, engine or store can be told."""
     below: list[tuple[Location, Any]] = [((), data)]
+    seen: set[int] = set()  # aliases of YAML may make a circle
     while below:  # not by recursion: what is nested too deep is found by others
         place, value = below.pop()
+        if isinstance(value, dict | list | tuple):
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
         if isinstance(value, dict):
             below.extend(((*place, key), part) for key, part in value.items())
             below.extend((place, key) for key in value)

@@ -31,5 +31,5 @@ def format_key(location: Location) -> str:
     """Write a location the way people write it: `models[0].versions[1].checkpoint`."""
     text = ""
     for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text

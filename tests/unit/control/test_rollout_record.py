@@ -67,6 +67,10 @@ def test_steps_that_the_candidate_is_past_are_left_out() -> None:
         ({"candidate": "v2", "guards": {"error_rate": {"margin": math.inf}}}, "margin"),
         ({"candidate": "v2", "guards": {"error_rate": {"margin": math.nan}}}, "margin"),
         ({"candidate": "v2", "alpha": math.nan}, "alpha"),
+        ({"candidate": "v2", "\ud83d": 1}, "half of a character"),
+        ({"candidate": "v2", "steps": ["\ud83d"]}, "half of a character"),
+        ({"candidate": "v2", "goal": "\ud83d"}, "half of a character"),
+        ({"candidate": "v2", "guards": {"x": {"\ud83d": 1}}}, "half of a character"),
     ],
 )
 def test_a_plan_that_cannot_be_says_why(data: object, said: str) -> None:

@@ -101,6 +101,12 @@ def test_problems_stand_in_the_order_of_the_file(folder: Path) -> None:
     assert [line.split(": ")[0] for line in lines] == ["gateway.yaml:1", "gateway.yaml:2", "gateway.yaml:3"]
 
 
+def test_a_file_that_contains_itself_says_what_is_wrong(folder: Path) -> None:
+    (line,) = fail(write(folder, "zzz: &a [*a]\n" + SIMULATED))
+    assert line.startswith("gateway.yaml:1: zzz: is an unknown key")
+    assert fail(write(folder, "~: '\\ud83d'\n" + SIMULATED))[0].startswith("gateway.yaml: None: keys should be strings")
+
+
 @pytest.mark.parametrize("text", ["", "server: {port: 1}\n", "models: []\n", "models:\n"])
 def test_a_file_without_models_is_refused(folder: Path, text: str) -> None:
     (line,) = fail(write(folder, text))
