@@ -27,14 +27,12 @@ def build_router(control: Control, experiments: Experiments) -> APIRouter:
     async def set_shadow(model: str, asked: ShadowSettings) -> dict[str, Any]:
         """Have another version get copies of so many requests."""
         await control.set_shadow(model, asked)
-        await experiments.forget_texts()
         return {"shadow": asked.model_dump()}
 
     @router.delete("/models/{model:path}/shadow")
     async def end_shadow(model: str) -> dict[str, Any]:
         """Copy no request any more. Numbers that were measured are kept, texts are not."""
         await control.set_shadow(model, None)
-        await experiments.forget_texts()
         return {"shadow": None}
 
     return router

@@ -73,7 +73,7 @@ class Deciding:
     ) -> None:
         experiments = Experiments(store, lambda: control.serving)
         self.desk = Desk(control, keys, rollouts, experiments, runner, store, self.reload)
-        self.evidence = EvidenceDesk(store, control.find_price, lambda model: control.serving.keeps_texts(model))
+        self.evidence = EvidenceDesk(store, control.find_price, lambda: control.serving.list_texts())
         self.feedback = FeedbackDesk(store, self.evidence, lambda name: control.serving.find_model(name))
         self._settings = settings
         self._keep_settings = keep_settings
@@ -168,8 +168,6 @@ class Deciding:
         auth = known.auth.model_copy(update={"keys": settings.auth.keys})
         self._settings = known.model_copy(update={"models": settings.models, "auth": auth})
         self._keep_settings(self._settings)
-        with contextlib.suppress(StateUnavailable):
-            await self.desk.experiments.forget_texts()
         return {
             "loading": sorted(reloading.awaited),
             "needs_restart": find_ignored(known, settings),

@@ -8,8 +8,10 @@ import logging
 import time
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import msgspec
 
 from gateway.errors import StateUnavailable
 from gateway.settings import PriceSettings
@@ -28,8 +30,8 @@ _MOST_IN_BATCH = 2_000  # requests, and users: more at once would keep others wa
 FindPrice = Callable[[str, str], PriceSettings | None]
 """What the tokens of a version of a model cost, if that is known."""
 
-KeepsTexts = Callable[[str], bool]
-"""Whether texts of a model's shadow are kept, by now."""
+ListTexts = Callable[[], Mapping[str, bool]]
+"""Of which models texts are kept, by now."""
 
 
 @dataclass(slots=True)
@@ -49,11 +51,12 @@ class _Gathered:
 class EvidenceDesk:
     """Takes what relays tell, and has it written. `dropped` counts what there was no room for."""
 
-    def __init__(self, store: Counts, find_price: FindPrice, keeps_texts: KeepsTexts) -> None:
+    def __init__(self, store: Counts, find_price: FindPrice, list_texts: ListTexts) -> None:
         self.dropped = 0
         self._store = store
         self._find_price = find_price
-        self._keeps_texts = keeps_texts
+        self._list_texts = list_texts
+        self._with_texts: set[str] | None = None  # models of which the store may have some; None is all
         self._gathered = _Gathered()
         self._waiting: deque[Batch] = deque()
         self._lock = asyncio.Lock()
@@ -95,15 +98,31 @@ class EvidenceDesk:
             await self._write_waiting()
             if self._gathered:
                 gathered, self._gathered = self._gathered, _Gathered()
-                # Not when they come: who switches them off meanwhile has all forgotten that were written before.
-                kept = [one for one in gathered.comparisons if self._keeps_texts(one.model)]
-                self._waiting.extend(_cut(gathered, kept))
+                self._waiting.extend(_cut(gathered))
                 await self._write_waiting()
 
     async def _write_waiting(self) -> None:
         while self._waiting:
-            await self._store.tell(self._waiting[0])
+            batch, has_texts = self._waiting[0], self._list_texts()
+            kept = [one for one in batch.comparisons if has_texts.get(one.model)]
+            await self._store.tell(msgspec.structs.replace(batch, comparisons=kept))
             self._waiting.popleft()
+            if self._with_texts is not None:
+                self._with_texts.update(one.model for one in kept)
+
+    async def _forget_texts(self) -> None:
+        """Have the store drop the texts of models that are not to keep any.
+
+        Each gateway does, after its own last write of them; and at its start, since it may have been told while it was
+        not there. Raises StateUnavailable.
+        """
+        async with self._lock:
+            has_texts = self._list_texts()
+            if self._with_texts is None:
+                self._with_texts = set(has_texts)
+            for model in [model for model in self._with_texts if not has_texts.get(model)]:
+                await self._store.forget_comparisons(model)
+                self._with_texts.discard(model)
 
     async def run(self) -> None:
         """Write for ever."""
@@ -111,11 +130,13 @@ class EvidenceDesk:
             await asyncio.sleep(_WRITE_EVERY_S)
             try:
                 await self.write()
+                await self._forget_texts()
             except StateUnavailable:
                 continue  # the mirror says so
             except Exception:
                 logger.exception("what was observed could not be written, and is lost")
-                self._waiting.popleft()
+                if self._waiting:
+                    self._waiting.popleft()
 
     def _take_copy(self, copied: Copied) -> None:
         gathered = self._gathered
@@ -146,10 +167,10 @@ class EvidenceDesk:
             known.add(usage)
 
 
-def _cut(gathered: _Gathered, comparisons: list[Comparison]) -> Iterator[Batch]:
+def _cut(gathered: _Gathered) -> Iterator[Batch]:
     """As batches that no store needs long for; sums, which are few, come with the first."""
     requests, firsts = list(gathered.requests.items()), list(gathered.firsts.values())
-    sums, usage = gathered.sums, list(gathered.usage.values())
+    sums, usage, comparisons = gathered.sums, list(gathered.usage.values()), list(gathered.comparisons)
     yield Batch(uuid.uuid4().hex, dict(requests[:_MOST_IN_BATCH]), firsts[:_MOST_IN_BATCH], sums, usage, comparisons)
     for start in range(_MOST_IN_BATCH, max(len(requests), len(firsts)), _MOST_IN_BATCH):
         end = start + _MOST_IN_BATCH

@@ -64,14 +64,13 @@ class Experiments:
         against = {} if shadow is None else report_shadow(await self._store.read_evidence(shadow.stage), alpha)
         return {"model": model, "shadow": {**asked.model_dump(), "against": against}}
 
-    async def forget_texts(self) -> None:
-        """Drop texts of models that are not to keep any, by now. Raises StateUnavailable."""
-        serving = self._serving()
-        for model in serving.models:
-            if not serving.keeps_texts(model.name):
-                await self._store.forget_comparisons(model.name)
-
     async def list_texts(self, model: str) -> list[dict[str, Any]]:
-        """The latest questions with both answers, newest first. Raises UnknownModel and StateUnavailable."""
-        self._serving().find_model(model)
+        """The latest questions with both answers, newest first, where they are kept.
+
+        Raises UnknownModel and StateUnavailable.
+        """
+        serving = self._serving()
+        serving.find_model(model)
+        if not serving.list_texts()[model]:
+            return []  # the store may be about to forget them
         return [msgspec.to_builtins(one) for one in await self._store.read_comparisons(model)]

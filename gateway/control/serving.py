@@ -60,9 +60,9 @@ class Serving:
                 return one
         raise UnknownModel(f"{model} is not served here.")
 
-    def keeps_texts(self, model: str) -> bool:
-        """True if what a shadow of the model says is kept, with what its clients were told."""
-        return any(one.name == model and one.shadow is not None and one.shadow.keep_texts for one in self.models)
+    def list_texts(self) -> dict[str, bool]:
+        """Of which models it is kept what a shadow says, with what clients asked and were told."""
+        return {one.name: one.shadow is not None and one.shadow.keep_texts for one in self.models}
 
     def find_version(self, model: str, version: str) -> VersionSettings:
         """Raises UnknownModel."""

@@ -206,7 +206,7 @@ class RedisStore:
 
     async def forget_comparisons(self, model: str) -> None:
         """See `Counts`."""
-        await self._ask(self._redis.delete(f"{_PREFIX}comparisons:{model}"))
+        await self._write("forget", model)
 
     async def _write(self, script: str, *args: bytes | str | float) -> Any:
         """Run a script that writes counts, and remember it for a while."""

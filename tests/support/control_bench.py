@@ -34,12 +34,12 @@ class ControlBench:
         self.store = store or SqliteStore(None)
         self.mirror = StateMirror(self.store)
         self.board = RouteBoard()
-        self.evidence = EvidenceDesk(self.store, lambda model, version: None, lambda model: True)
         self.seen = 0
         serving, keys = Serving(models or (make_model(),)), Keys((), self.mirror)
         self.control = Control(
             serving, _NoEngines(), lambda serving: None, self.board.publish, _NoFetcher(), self.mirror, keys
         )
+        self.evidence = EvidenceDesk(self.store, lambda model, version: None, lambda: self.control.serving.list_texts())
 
     async def open(self) -> None:
         """Read the state, and have it know who has which version."""

@@ -33,8 +33,8 @@ async def bench() -> AsyncIterator[Bench]:
 
 async def test_a_shadow_is_set_shown_and_ended(bench: Bench) -> None:
     assert (await bench.client.get(PATH)).json() == {"model": "a/m", "shadow": None}
-    asked = {"version": "v2", "percent": 5}
-    full = asked | {"concurrency": 4, "cross_score": False, "keep_texts": False}
+    asked = {"version": "v2", "percent": 5, "keep_texts": True}
+    full = asked | {"concurrency": 4, "cross_score": False}
     assert (await bench.client.put(PATH, json=asked)).json() == {"shadow": full}
     assert (await bench.client.get(PATH)).json()["shadow"] == full | {"against": {}}
     shadow = bench.board.routes.models["a/m"].shadow
@@ -48,6 +48,7 @@ async def test_a_shadow_is_set_shown_and_ended(bench: Bench) -> None:
     [kept] = (await bench.client.get(f"{PATH}/texts")).json()["texts"]
     assert (kept["request_id"], kept["texts"]) == ("r1", {"question": "which?", "primary": "a", "shadow": ""})
     assert (await bench.client.delete(PATH)).json() == {"shadow": None}
+    assert (await bench.client.get(f"{PATH}/texts")).json() == {"texts": []}, "from now on, whatever is stored yet"
     assert bench.board.routes.models["a/m"].shadow is None
     assert await bench.kinds() == ["shadow", "shadow"]
 

@@ -7,7 +7,7 @@ from gateway.control import evidence as module
 from gateway.control.evidence import EvidenceDesk
 from gateway.errors import StateUnavailable
 from gateway.settings import PriceSettings
-from gateway.state import REQUESTS, USERS, Batch, Entry
+from gateway.state import REQUESTS, USERS, Batch, Comparison, Entry
 from gateway.state.sqlite import SqliteStore
 from gateway.tasks import TaskSet
 from gateway.telemetry.observations import Copied, Observation, Observed, Texts, Usage
@@ -29,6 +29,11 @@ class FlakyStore(SqliteStore):
         if self.is_mute:
             raise StateUnavailable("nobody knows")
 
+    async def forget_comparisons(self, model: str) -> None:
+        if self.is_away:
+            raise StateUnavailable("away")
+        await super().forget_comparisons(model)
+
 
 def observed(number: int, *, is_own: bool = True, unit: int | None = None, stage: int = 5) -> Observed:
     one = Observation(
@@ -41,8 +46,8 @@ def observed(number: int, *, is_own: bool = True, unit: int | None = None, stage
 class Bench:
     def __init__(self, price: PriceSettings | None = None) -> None:
         self.store = FlakyStore()
-        self.with_texts = {"m"}
-        self.desk = EvidenceDesk(self.store, lambda model, version: price, lambda model: model in self.with_texts)
+        self.with_texts = {"m": True}
+        self.desk = EvidenceDesk(self.store, lambda model, version: price, lambda: self.with_texts)
 
     async def count(self, scope: str = USERS, metric: str = "error_rate") -> int:
         sample = (await self.store.read_evidence(5)).get(("v1", scope, metric))
@@ -190,10 +195,46 @@ async def test_texts_are_kept_where_they_come() -> None:
 async def test_texts_that_are_not_wanted_any_more_when_they_come_are_not_kept() -> None:
     bench = Bench()
     bench.desk.take(Observed(copies=[copied(1, 1, Texts("which?", "a", "b"))]))
-    bench.with_texts.clear()
+    bench.store.is_away = True
+    with pytest.raises(StateUnavailable):
+        await bench.desk.write()
+    bench.store.is_away = False
+    bench.with_texts["m"] = False
     await bench.desk.write()
     assert await bench.store.read_comparisons("m") == []
     assert await bench.count(REQUESTS, "agreement") == 1
+    await bench.store.close()
+
+
+async def test_texts_are_forgotten_when_they_are_switched_off_also_before_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_WRITE_EVERY_S", 0.001)
+    bench = Bench()
+    bench.with_texts |= {"off": False, "leaves": True}
+    texts = Texts("which?", "a", "b")
+    earlier = [Comparison(1.0, model, "r0", "v1", "v2", {}, texts) for model in ("m", "off", "leaves")]
+    await bench.store.tell(Batch("earlier", comparisons=earlier))
+    tasks = TaskSet()
+    tasks.start(bench.desk.run(), "write")
+
+    async def wait_until_kept(*models: str) -> None:
+        async with asyncio.timeout(5):
+            while [one for one in ("m", "off", "leaves") if await bench.store.read_comparisons(one)] != list(models):
+                await asyncio.sleep(0.001)
+
+    await wait_until_kept("m", "leaves")
+    del bench.with_texts["leaves"]
+    await wait_until_kept("m")
+    bench.store.is_away = True
+    bench.with_texts["m"] = False
+    await asyncio.sleep(0.01)
+    bench.store.is_away = False
+    await wait_until_kept()
+    bench.with_texts["m"] = True
+    bench.desk.take(Observed(copies=[copied(2, 2, texts)]))
+    await wait_until_kept("m")
+    await tasks.close()
     await bench.store.close()
 
 

@@ -4,11 +4,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gateway.errors import StateUnavailable
-from gateway.state import Batch, Entry, Event, Feedback, First, Snapshot, Stale, Value
+from gateway.state import Batch, Comparison, Entry, Event, Feedback, First, Snapshot, Stale, Value
 from gateway.state.redis import RedisStore
+from gateway.telemetry.observations import Texts
 from gateway.telemetry.samples import Sample
 from tests.support.redis_server import RedisServer
 
@@ -71,6 +73,20 @@ async def test_what_a_server_has_lost_it_is_told_again(careless: RedisServer) ->
     assert await store.find_requests(["r1"]) == {"r1": ENTRY}
     assert {key[2]: sample.count for key, sample in (await store.read_evidence(1)).items()} == {"x": 1, "thumb": 1}
     assert await store.give([Feedback("other", "r1", "thumb", 0.0)]) == [False]
+    await store.close()
+
+
+async def test_nor_does_it_come_to_know_again_what_was_forgotten(careless: RedisServer) -> None:
+    store = RedisStore(careless.url)
+    await store.open()
+    compared = Comparison(1.0, "m", "r1", "v1", "v2", {}, Texts("q", "a", "b"))
+    await store.tell(Batch("b1", comparisons=[compared]))
+    await store.forget_comparisons("m")
+    await store.tell(Batch("b2", comparisons=[msgspec.structs.replace(compared, request_id="r2")]))
+    careless.kill()
+    careless.start()
+    await store.read(-1)
+    assert [one.request_id for one in await store.read_comparisons("m")] == ["r2"]
     await store.close()
 
 
