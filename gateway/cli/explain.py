@@ -28,8 +28,11 @@ def run(port: AdminPort, args: argparse.Namespace) -> int:
     if args.body is not None:
         try:
             text = sys.stdin.read() if str(args.body) == "-" else args.body.read_text()
-            body = json.loads(text) | body
-        except (OSError, ValueError, TypeError) as error:
+            given = json.loads(text)
+            if not isinstance(given, dict):
+                raise TypeError("a request is a JSON object")
+            body = given | body
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             print(f"gateway explain: {args.body} cannot be read: {error}", file=sys.stderr)
             return 2
     if args.user is not None:

@@ -33,8 +33,8 @@ class State(StrEnum):
 class Rollout(msgspec.Struct, frozen=True):
     """One rollout. `stages` are those of its steps so far, `before` the shares before it. Times in seconds.
 
-    `elapsed_s` is how long the step has gone on, `unready_s` how long the candidate has had no ready engine. `findings`
-    are how its guards stood at its end.
+    `elapsed_s` is how long the step has gone on, `unready_s` how long the candidate has had no ready engine. `was_out`:
+    in this step others have stood in for one of the two. `findings` are how its guards stood at its end.
     """
 
     id: str
@@ -46,6 +46,7 @@ class Rollout(msgspec.Struct, frozen=True):
     step: int = -1
     elapsed_s: float = 0.0
     unready_s: float = 0.0
+    was_out: bool = False
     stages: list[int] = []
     reason: str = ""
     ended: float | None = None
@@ -67,10 +68,14 @@ class Rollout(msgspec.Struct, frozen=True):
 
     @property
     def percent(self) -> float:
-        """Of the traffic of both versions, what the candidate has by this rollout."""
-        if self.state is State.PROMOTED:
-            return 100.0
-        return self.plan.steps[self.step].percent if self.step >= 0 and not self.is_over else 0.0
+        """Of the traffic of the model, what the candidate has by this rollout."""
+        if self.step < 0 or self.state is State.ABORTED:
+            shares = self.before
+        elif self.state is State.ROLLED_BACK:
+            shares = self.share(0)
+        else:
+            shares = self.share(100 if self.state is State.PROMOTED else self.plan.steps[self.step].percent)
+        return round(100 * shares.get(self.plan.candidate, 0.0) / sum(shares.values()), 6)
 
     def share(self, percent: float) -> dict[str, float]:
         """The split when the candidate has so much of what both have; other versions keep theirs."""

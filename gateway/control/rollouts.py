@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import msgspec
@@ -32,7 +33,7 @@ from gateway.control.rollout_record import (
     write_past,
 )
 from gateway.control.serving import Serving
-from gateway.control.standing import Standing, is_failed, is_ready, is_up
+from gateway.control.standing import Standing, is_failed, is_ready, is_up, is_up_everywhere
 from gateway.errors import Conflict, NotFound, StateUnavailable
 from gateway.settings import VersionSettings
 from gateway.state import Counts, Event, Evidence, Lease, LeaseLost
@@ -143,7 +144,8 @@ class Rollouts:
                 after, split = _end(known, State.PROMOTED, findings), known.share(100)
             else:
                 raise Conflict(f"The rollout {name} is {known.state}: one cannot {act} it now.")
-            return self._write(documents, after, split, _PAST_TENSE[act], "a person has asked for it", findings)
+            after = msgspec.structs.replace(after, reason=_ASKED)
+            return self._write(documents, after, split, _PAST_TENSE[act], _ASKED, findings)
 
         rollout = await self._mirror.commit(decide)
         self._log(rollout, _PAST_TENSE[act])
@@ -200,7 +202,7 @@ class Rollouts:
         if self._control.serving.stages[rollout.model] != rollout.stages[-1]:
             await self._enter(rollout, lease)
             return
-        facts, past = await self._measure(rollout, has_failed=has_failed)
+        facts, past = await self._measure(rollout, has_failed=has_failed, is_up=is_up(standings, name))
         metrics = self._control.serving.find_model(rollout.model).metrics
         decision = await asyncio.to_thread(decide, rollout.plan, facts, metrics)
         state = {Act.ROLL_BACK: State.ROLLED_BACK, Act.PROMOTE: State.PROMOTED, Act.ADVANCE: State.RUNNING}
@@ -227,6 +229,10 @@ class Rollouts:
         elif is_up(standings, f"{rollout.model}:{rollout.plan.baseline}"):
             is_late = watch.was_up or now_s - watch.began_s > _FIRST_START_S
             watch.unready_s += passed_s if is_late else 0.0
+        both = (f"{rollout.model}:{version}" for version in (rollout.plan.candidate, rollout.plan.baseline))
+        if not all(is_up_everywhere(standings, version) for version in both) and not rollout.was_out:
+            rollout = msgspec.structs.replace(rollout, was_out=True)
+            watch.written_s = -inf  # whoever goes on has to know
         return msgspec.structs.replace(rollout, elapsed_s=watch.elapsed_s, unready_s=watch.unready_s)
 
     async def _hold(self, rollout: Rollout, lease: Lease, reason: str) -> None:
@@ -241,7 +247,11 @@ class Rollouts:
             if (known.state, known.step) != (rollout.state, rollout.step):
                 return Decision({}, (), None)
             after = msgspec.structs.replace(
-                known, elapsed_s=rollout.elapsed_s, unready_s=rollout.unready_s, reason=reason
+                known,
+                elapsed_s=rollout.elapsed_s,
+                unready_s=rollout.unready_s,
+                was_out=rollout.was_out,
+                reason=reason,
             )
             return Decision(write(documents, after), (), None)
 
@@ -284,9 +294,9 @@ class Rollouts:
                 return Decision({}, (), None)
             if state is State.RUNNING:
                 after = msgspec.structs.replace(
-                    known, state=state, step=known.step + 1, elapsed_s=0.0, unready_s=0.0, reason=reason
+                    known, state=state, step=known.step + 1, elapsed_s=0.0, unready_s=0.0, was_out=False, reason=reason
                 )
-                split = after.share(after.percent)
+                split = after.share(after.plan.steps[after.step].percent)
             else:
                 after = msgspec.structs.replace(_end(known, state, findings), reason=reason)
                 split = known.share(100.0 if state is State.PROMOTED else 0.0)
@@ -331,7 +341,7 @@ class Rollouts:
         details = {"rollout": describe(after), "findings": [describe_finding(one) for one in findings]}
         return Decision(written, (Event(f"rollout_{kind}", text, after.model, details=details),), after)
 
-    async def _measure(self, rollout: Rollout, *, has_failed: bool = False) -> tuple[Facts, Past]:
+    async def _measure(self, rollout: Rollout, *, has_failed: bool = False, is_up: bool = True) -> tuple[Facts, Past]:
         """What is known of a rollout that has begun, and what its next step would begin with."""
         plan = rollout.plan
         steps: list[Evidence] = [await self._store.read_evidence(stage) for stage in rollout.stages]
@@ -346,7 +356,10 @@ class Rollouts:
             is_paused=rollout.state is State.PAUSED,
             is_failed=has_failed,
             unready_s=rollout.unready_s,
-            is_skewed=is_skewed(steps[-1], rollout.share(rollout.plan.steps[rollout.step].percent)),
+            is_up=is_up,
+            # Users whose version was out have been given to another one meanwhile: that is no riddle.
+            is_skewed=not rollout.was_out
+            and is_skewed(steps[-1], rollout.share(rollout.plan.steps[rollout.step].percent)),
         )
         return facts, find_past(strata)
 
@@ -359,6 +372,7 @@ class Rollouts:
         )
 
 
+_ASKED = "a person has asked for it"
 _PAST_TENSE = {"pause": "paused", "resume": "resumed", "abort": "aborted", "promote": "promoted"}
 ACTS = tuple(_PAST_TENSE)
 """What a person can do with a rollout."""

@@ -54,6 +54,11 @@ def is_up(standings: Iterable[Standing], name: str) -> bool:
     return any(name in one.up for one in standings)
 
 
+def is_up_everywhere(standings: Iterable[Standing], name: str) -> bool:
+    """True if every gateway that serves a version can answer by it."""
+    return all(name in one.up for one in standings if name in one.served)
+
+
 def is_failed(standings: Iterable[Standing], name: str) -> bool:
     """True if one of the gateways cannot serve a version."""
     return any(name in one.failed for one in standings)

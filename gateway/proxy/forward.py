@@ -185,7 +185,11 @@ class Passage:
         if not self.is_over:
             exchange = self._exchange
             self._settle(is_cut=exchange is not None and exchange.is_sent)
-            self._call.record.status, self._call.record.outcome = 499, "hung_up"
+            if self._events is not None and self._events.has_ended:
+                # Clients may close as soon as they have the last event, before the engine has ended its answer.
+                self._call.record.outcome = "broken" if self._events.has_failed else "done"
+            else:
+                self._call.record.status, self._call.record.outcome = 499, "hung_up"
             if exchange is not None:
                 exchange.abort()
 

@@ -118,8 +118,8 @@ class Finding:
 class Facts:
     """What a decision is made of. `strata` by metric are the pairs of the steps since the rollout began, this one last.
 
-    Times in seconds. `unready_s` is how long the candidate has had no ready engine. `is_skewed`: versions have not got
-    the users that their shares say.
+    Times in seconds. `is_up`: the candidate has a ready engine; `unready_s` is how long it has had none, by its own
+    fault. `is_skewed`: versions have not got the users that their shares say.
     """
 
     step: int
@@ -128,6 +128,7 @@ class Facts:
     strata: Mapping[str, Strata]
     is_paused: bool = False
     is_failed: bool = False
+    is_up: bool = True
     unready_s: float = 0.0
     is_skewed: bool = False
 
@@ -187,6 +188,8 @@ def _find_delay(plan: Plan, facts: Facts, findings: Sequence[Finding]) -> str | 
         return f"{step.min_time_s - facts.elapsed_s:.0f} s of this step's least time are left"
     if facts.users < step.min_users:
         return f"{plan.candidate} has had {facts.users} of at least {step.min_users} users in this step"
+    if not facts.is_up:
+        return f"{plan.candidate} has no ready engine"
     if facts.is_skewed:
         return "the versions have not got the users that their shares say: something loses some of them"
     waiting = [one for one in findings if one.verdict is Verdict.OPEN]

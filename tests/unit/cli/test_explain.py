@@ -43,11 +43,13 @@ def test_a_whole_request_may_be_given(
 
 @pytest.mark.parametrize("text", ["{", "[1]", None])
 def test_a_body_that_cannot_be_read_is_wrong_use(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None
 ) -> None:
     if text is not None:
         (tmp_path / "body.json").write_text(text)
     assert FakeAdmin(monkeypatch).run(explain, "m", "--body", str(tmp_path / "body.json")) == 2
+    assert "body.json cannot be read: " in (said := capsys.readouterr().err)
+    assert "operand" not in said
 
 
 def test_a_header_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:

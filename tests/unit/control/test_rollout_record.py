@@ -1,6 +1,7 @@
 import math
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.control.rollout_record import (
@@ -116,10 +117,13 @@ def test_a_stage_that_comes_again_is_the_last_again() -> None:
 
 
 def test_what_it_gives_is_said_in_per_cent() -> None:
-    assert rollout().percent == 0
-    assert rollout(step=1, state=State.RUNNING).percent == rollout(step=1, state=State.PAUSED).percent == 50
-    assert rollout(step=1, state=State.ROLLED_BACK).percent == rollout(step=1, state=State.ABORTED).percent == 0
-    assert rollout(step=1, state=State.PROMOTED).percent == 100
+    def give(before: dict[str, float], state: State, step: int = 1) -> float:
+        return msgspec.structs.replace(rollout(step=step, state=state), before=before).percent
+
+    for state, percent in ((State.RUNNING, 50), (State.PAUSED, 50), (State.ROLLED_BACK, 0), (State.PROMOTED, 100)):
+        assert give({"v1": 1.0, "v2": 0.0}, state) == percent
+        assert give({"v1": 0.55, "v2": 0.05, "v3": 0.4}, state) == 0.6 * percent, "v3 keeps its own"
+    assert give({"v1": 0.95, "v2": 0.05}, State.ABORTED) == give({"v1": 0.95, "v2": 0.05}, State.WAITING, -1) == 5
     shown = describe(rollout(step=0, state=State.RUNNING))
-    assert (shown["percent"], shown["plan"]["candidate"], shown["state"]) == (10, "v2", "running")
+    assert (shown["percent"], shown["plan"]["candidate"], shown["state"]) == (6, "v2", "running")
     assert [state for state in State if rollout(state=state).is_over] == ["promoted", "rolled_back", "aborted"]

@@ -181,6 +181,31 @@ async def test_a_candidate_without_an_engine_is_given_a_minute(bench: Bench) -> 
     assert "no ready engine" in bench.shown()["reason"]
 
 
+async def test_no_step_is_taken_while_the_candidate_cannot_answer(bench: Bench) -> None:
+    await bench.start()
+    await bench.tick()
+    await bench.crowd()
+    await bench.tick(59)
+    assert await bench.tick(10, DOWN) == "running"
+    assert (bench.shown()["step"], bench.shown()["reason"]) == (0, "v2 has no ready engine")
+    await bench.tick()
+    assert bench.shown()["step"] == 1
+
+
+async def test_users_that_others_have_answered_meanwhile_are_no_riddle(bench: Bench) -> None:
+    await bench.start()
+    await bench.tick()
+    await bench.observe("v1", [False] * 900)
+    await bench.observe("v2", [False] * 25)  # of 100
+    await bench.tick(70)
+    assert (bench.shown()["step"], "something loses some" in bench.shown()["reason"]) == (0, True)
+    here, there = UP, Standing(["m:v1", "m:v2"], ["m:v1"], [], ["m:v1"])
+    await bench.tick(1, here, there)
+    bench.rollouts = Rollouts(bench.control, bench.mirror, bench.store)  # whoever goes on knows of it too
+    await bench.tick()
+    assert (bench.shown()["step"], bench.shown()["was_out"]) == (1, False), "the next step begins anew"
+
+
 async def test_one_engine_of_several_is_enough_to_go_on(bench: Bench) -> None:
     await bench.start(max_unready_s=30)
     await bench.tick()

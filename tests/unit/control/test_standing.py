@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from gateway.control.serving import Serving
-from gateway.control.standing import Standing, decode, is_failed, is_ready, is_up, read_standing
+from gateway.control.standing import Standing, decode, is_failed, is_ready, is_up, is_up_everywhere, read_standing
 from gateway.engines.engine import EngineState, EngineStatus
 from gateway.settings import ModelSettings
 
@@ -53,6 +53,8 @@ def test_what_counts_is_every_gateway_that_serves_it() -> None:
     assert not is_ready([], "m:v1")
     assert not is_up([up, other], "m:v1")
     assert is_up([down, Standing(["m:v1"], up=["m:v1"])], "m:v1")
+    assert is_up_everywhere([Standing(["m:v1"], up=["m:v1"]), other], "m:v1")
+    assert not is_up_everywhere([Standing(["m:v1"], up=["m:v1"]), down], "m:v1")
     assert is_failed([up, Standing(["m:v1"], [], ["m:v1"])], "m:v1")
     assert not is_failed([up, down], "m:v1")
 

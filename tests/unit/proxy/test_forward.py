@@ -447,6 +447,17 @@ async def test_usage_seen_before_a_hang_up_is_exact() -> None:
     assert (told.record.tokens_in, told.record.tokens_out, told.record.is_estimated) == (3, 1, False)
 
 
+@pytest.mark.parametrize(
+    ("last", "outcome"), [([DONE], "done"), ([b'data: {"error": {"message": "no"}}\n\n', DONE], "broken")]
+)
+async def test_who_closes_on_the_last_event_has_the_whole_answer(last: list[bytes], outcome: str) -> None:
+    told = Told().begun(*WORDS, USAGE, *last)
+    told.passage.hang_up()
+    assert (told.record.status != 499, told.record.outcome, told.record.tokens_out) == (True, outcome, 1)
+    assert told.upstream.exchange.told == ["abort"]
+    assert told.relay.running == {}
+
+
 async def test_the_tokens_of_an_aborted_answer_that_is_no_stream_are_left_to_be_judged() -> None:
     told = Told({"model": "shapes"})
     told.passage.hang_up()

@@ -33,7 +33,9 @@ def test_it_goes_on_when_time_and_users_are_enough_and_no_harm_is_shown() -> Non
     assert act() is Act.ADVANCE
     assert reason(elapsed_s=20) == "40 s of this step's least time are left"
     assert reason(users=99) == "v2 has had 99 of at least 100 users in this step"
-    assert act(elapsed_s=20) is act(users=99) is act(is_skewed=True) is act(is_paused=True) is Act.HOLD
+    assert (
+        act(elapsed_s=20) is act(users=99) is act(is_skewed=True) is act(is_up=False) is act(is_paused=True) is Act.HOLD
+    )
 
 
 def test_it_goes_back_when_harm_is_shown_whatever_else() -> None:
