@@ -41,7 +41,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     start.add_argument("--min-users", type=int, metavar="N", help="of the candidate in each step (default: 200)")
     start.add_argument(
         "--guard", action="append", type=_read_guard, metavar="METRIC=MARGIN",
-        help="by how much it may be worse, in place of the defaults (error_rate=0.005 and ttft_s=0.1, a tenth); may be given again",
+        help="by how much it may be worse (default: error_rate=0.005 and ttft_s=0.1, a tenth; what is given takes "
+        "their place); may be given again",
     )  # fmt: skip
     start.add_argument(
         "--goal", action="append", type=_read_guard, metavar="METRIC=MARGIN",

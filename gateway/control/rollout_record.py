@@ -3,7 +3,7 @@
 import functools
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -12,6 +12,7 @@ import msgspec
 from gateway.errors import BadRequest, NotFound
 from gateway.settings import METRIC_NAME, ModelSettings
 from gateway.telemetry.samples import Metric, Sample
+from gateway.traffic.comparison import Kind, find_scale
 from gateway.traffic.measuring import Past
 from gateway.traffic.rollout import Finding, Plan
 
@@ -123,10 +124,20 @@ def _find_fault(plan: Plan, model: ModelSettings) -> str | None:
     if (has := _find_percent(plan, model)) >= plan.steps[-2].percent:
         beyond = f"name two steps beyond, as {(has + 100) / 2:.3g}, 100"
         return f"{plan.candidate} has {has:.4g} % of the traffic already: {beyond}"
+    return next(_find_metric_faults(plan, model), None)
+
+
+def _find_metric_faults(plan: Plan, model: ModelSettings) -> Iterator[str]:
+    priced = [version.name for version in model.versions if version.price is not None]
     for metric in (*plan.guards, *plan.goal):
         if metric not in tuple(Metric) and not re.fullmatch(METRIC_NAME, metric):
-            return f"no metric is called {metric!r}: there are {', '.join(Metric)}, and those of feedback"
-    return None
+            yield f"no metric is called {metric!r}: there are {', '.join(Metric)}, and those of feedback"
+        if metric == Metric.COST and not {plan.candidate, plan.baseline} <= {*priced}:
+            yield f"cost is known of versions with a `price` only: give {plan.candidate} and {plan.baseline} one"
+    for metric, goal in plan.goal.items():
+        scale = find_scale(metric, model.metrics, goal.quantile)
+        if scale.kind is Kind.DIFFERENCE and goal.margin >= scale.high - scale.low:
+            yield f"{metric} goes from {scale.low:g} to {scale.high:g}: nothing can be better by {goal.margin:g}"
 
 
 def _find_percent(plan: Plan, model: ModelSettings) -> float:

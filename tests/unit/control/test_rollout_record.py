@@ -68,6 +68,14 @@ def test_steps_that_the_candidate_is_past_are_left_out() -> None:
         ({"candidate": "v2", "guards": {"error_rate": {"margin": math.inf}}}, "margin"),
         ({"candidate": "v2", "guards": {"error_rate": {"margin": math.nan}}}, "margin"),
         ({"candidate": "v2", "alpha": math.nan}, "alpha"),
+        (
+            {"candidate": "v2", "goal": {"success": {"margin": 5}}},
+            "success goes from 0 to 1: nothing can be better by 5",
+        ),
+        (
+            {"candidate": "v2", "goal": {"cost": {}}},
+            "cost is known of versions with a `price` only: give v2 and v1 one",
+        ),
         ({"candidate": "v2", "\ud83d": 1}, "half of a character"),
         ({"candidate": "v2", "steps": ["\ud83d"]}, "half of a character"),
         ({"candidate": "v2", "goal": "\ud83d"}, "half of a character"),
