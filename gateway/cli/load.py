@@ -47,7 +47,10 @@ def _wait(port: AdminPort, model: str, version: str) -> int:
             live.update(render(found, has_bars=console.is_terminal), refresh=True)
             time.sleep(_LOOK_EVERY_S)
     console.print(render(found, has_bars=False))
-    return 1 if "failed" in _list_states(found) else 0
+    if "failed" not in _list_states(found):
+        return 0
+    print(f"{model}:{version} gets no traffic, and stays to be looked at: gateway unload {model} {version}")
+    return 1
 
 
 def _look(port: AdminPort, model: str, version: str) -> list[dict[str, Any]]:

@@ -234,7 +234,7 @@ class Control:
         """
         version = self.read_version(model, data)
         goal = "" if replaces is None else f" to replace {replaces}"
-        text = f"{model}:{version.name} is loaded{goal}"
+        text = f"{model}:{version.name} is being loaded{goal}"
         event = Event("version_loaded", text, model, details={"version": version.name, "replaces": replaces})
         await self.change(lambda serving: serving.add(model, version, replaces), lambda serving: event)
         return f"{model}:{version.name}"

@@ -103,7 +103,9 @@ class Serving:
         """
         self.find_model(model)
         if (model, version.name) in self.list_versions():
-            raise Conflict(f"{model}:{version.name} is served already: choose another name.", param="name")
+            raise Conflict(
+                f"{model}:{version.name} is here already: choose another name, or unload it first.", param="name"
+            )
         known = self.read(model)
         successors = dict(known.successors)
         if replaces is not None:

@@ -133,7 +133,7 @@ def find_control(gateway: RunningGateway) -> int:
     ("method", "path", "body", "status", "said"),
     [
         ("POST", "none/versions", {"name": "v2", "engine": "simulated"}, 404, "none is not served here"),
-        ("POST", "shapes/versions", {"name": "v1", "engine": "simulated"}, 409, "shapes:v1 is served already"),
+        ("POST", "shapes/versions", {"name": "v1", "engine": "simulated"}, 409, "shapes:v1 is here already"),
         ("POST", "shapes/versions", {"name": "v2", "engine": "simulated", "replaces": "v9"}, 404, "shapes:v9"),
         ("POST", "shapes/versions", {"name": "v2", "checkpoint": "/none"}, 400, "there is no such folder: /none"),
         ("POST", "shapes/versions", {"name": "v2", "checkpoin": "/none"}, 400, "did you mean checkpoint?"),

@@ -56,6 +56,7 @@ def test_one_that_fails_gives_exit_code_1_and_its_reason(
     shown = capsys.readouterr().out
     assert "no such" in shown
     assert "last words" in shown
+    assert "gateway unload m v2" in shown
 
 
 def test_one_that_is_unloaded_meanwhile_ends_the_wait(

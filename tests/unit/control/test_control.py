@@ -229,7 +229,7 @@ async def test_a_successor_takes_over_in_one_step_when_all_of_its_engines_are_re
     assert "v1" not in published[-1].models["shapes"].versions
     assert await bench.texts() == [
         "shapes:v3 takes the place of v1, which is unloaded",
-        "shapes:v3 is loaded to replace v1",
+        "shapes:v3 is being loaded to replace v1",
     ]
     for routes in published:
         shares = set(routes.models["shapes"].split.allocation.names) - routes.models["shapes"].split.out

@@ -81,7 +81,7 @@ def test_what_is_not_served_cannot_be_changed() -> None:
     ):  # fmt: skip
         with pytest.raises(UnknownModel):
             act()
-    with pytest.raises(Conflict, match="m:v1 is served already"):
+    with pytest.raises(Conflict, match="m:v1 is here already"):
         one.add("m", version("v1"))
 
 
