@@ -112,7 +112,8 @@ class Rollouts:
             rollout = msgspec.structs.replace(rollout, elapsed_s=watch.elapsed_s, unready_s=watch.unready_s)
         shown = describe(rollout)
         if rollout.step >= 0 and not rollout.is_over:
-            facts, _ = await self._measure(rollout)
+            candidate = f"{model}:{rollout.plan.candidate}"
+            facts, _ = await self._measure(rollout, is_up=is_up([self._control.read_standing()], candidate))
             asked = (rollout.plan, facts, self._control.serving.find_model(model).metrics)
             findings = await asyncio.to_thread(judge, *asked)
             shown |= {"users": facts.users, "findings": [describe_finding(one) for one in findings]}
@@ -250,7 +251,7 @@ class Rollouts:
                 known,
                 elapsed_s=rollout.elapsed_s,
                 unready_s=rollout.unready_s,
-                was_out=rollout.was_out,
+                was_out=rollout.was_out or known.was_out,
                 reason=reason,
             )
             return Decision(write(documents, after), (), None)

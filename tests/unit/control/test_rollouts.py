@@ -188,6 +188,7 @@ async def test_no_step_is_taken_while_the_candidate_cannot_answer(bench: Bench) 
     await bench.tick(59)
     assert await bench.tick(10, DOWN) == "running"
     assert (bench.shown()["step"], bench.shown()["reason"]) == (0, "v2 has no ready engine")
+    assert (await bench.rollouts.show("m", "r1"))["reason"] == "v2 has no ready engine"
     await bench.tick()
     assert bench.shown()["step"] == 1
 
